@@ -1,0 +1,1 @@
+"""Counter-based noise: a pure function of (seed, step, stream, draw, tensor, element)."""

@@ -1,0 +1,54 @@
+"""How the strength changes with the number of updates made: step t -> factor.
+
+Sources: constant, anneal and tanh are the original SmoothOut program's; cosine is LPF-SGD's
+(Bisla, Wang, Choromanska 2022, arXiv 2201.08025).
+"""
+
+import math
+
+from smoothout import _checks
+from smoothout._types import Schedule, ScheduleName
+
+
+def constant(_step: int) -> float:
+    """1 at every step."""
+    return 1.0
+
+
+def anneal(index: float) -> Schedule:
+    """sqrt((1 + t)^-index): falls from 1."""
+    return lambda step: math.sqrt((1 + step) ** -index)
+
+
+def tanh(scale: float, total_steps: int) -> Schedule:
+    """(1 + tanh(scale (t / T - 1/2))) / 2: rises from about 0 to about 1."""
+    return lambda step: (1 + math.tanh(scale * (step / total_steps - 0.5))) / 2
+
+
+def cosine(gain: float, total_steps: int) -> Schedule:
+    """1 + gain (1 - cos(pi t / T)) / 2: rises from 1 to 1 + gain."""
+    return lambda step: 1 + gain * (1 - math.cos(math.pi * step / total_steps)) / 2
+
+
+def named(
+    name: ScheduleName,
+    *,
+    anneal_index: float,
+    tanh_scale: float,
+    cosine_gain: float,
+    total_steps: int | None,
+) -> Schedule:
+    """The schedule of a name, refusing one that needs ``total_steps`` and lacks it."""
+    _checks.one_of("schedule", name, ScheduleName)
+    if name == "constant":
+        return constant
+    if name == "anneal":
+        return anneal(_checks.nonnegative("anneal_index", anneal_index, "The original uses 0.55."))
+    if total_steps is None:
+        raise ValueError(
+            f"schedule={name!r} needs total_steps, the number of optimizer steps of the whole run, "
+            f"and got None. Pass total_steps=epochs * steps_per_epoch."
+        )
+    if name == "tanh":
+        return tanh(_checks.nonnegative("tanh_scale", tanh_scale, "The original uses 10."), total_steps)
+    return cosine(_checks.nonnegative("cosine_gain", cosine_gain, "LPF-SGD uses 15."), total_steps)

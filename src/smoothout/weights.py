@@ -1,0 +1,170 @@
+"""Which weights are perturbed, what their filters are, and how they come back bit for bit."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from smoothout._types import OneDimensional
+
+
+class Exclude(Protocol):
+    """Says of a parameter whether it is left out; ``module`` is its owner, None where only names are known."""
+
+    def __call__(self, name: str, module: nn.Module | None, parameter: nn.Parameter, /) -> bool: ...
+
+
+def exclude_batch_norm(_name: str, module: nn.Module | None, _parameter: nn.Parameter, /) -> bool:
+    """The default: leave out the weights and biases of every BatchNorm, SyncBatchNorm and their subclasses."""
+    return isinstance(module, _BatchNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One parameter of a model.
+
+    Attributes:
+        name: As ``named_parameters()`` gives it.
+        ordinal: Its place in ``named_parameters()`` of the whole model; it keys the noise.
+        parameter: The parameter itself.
+        module: The first module that owns it, None if only names were given.
+    """
+
+    name: str
+    ordinal: int
+    parameter: nn.Parameter
+    module: nn.Module | None
+
+    @property
+    def _groups(self) -> int | None:
+        """Groups of a transposed convolution's weight, None for every other weight."""
+        if isinstance(self.module, _ConvTransposeNd) and self.parameter.dim() > 2:
+            return self.module.groups
+        return None
+
+    def filters(self, values: Tensor) -> Tensor:
+        """Values of the weight's shape as rows, (F, d): all elements that make one output channel.
+
+        Two or more dimensions: the slices along dimension 0, that is an output channel of a convolution,
+        a row of a Linear, a vector of an Embedding. Transposed convolutions, stored as
+        (in, out / groups, ...): the slices of one output channel. 1-D and 0-D: every element alone.
+        """
+        if values.dim() < 2:
+            return values.reshape(-1, 1)
+        if self._groups is not None:
+            inputs, outputs = values.shape[:2]
+            grouped = values.reshape(self._groups, inputs // self._groups, outputs, -1)
+            return grouped.transpose(1, 2).reshape(self._groups * outputs, -1)
+        return values.reshape(values.shape[0], -1)
+
+    def over_filters(self, per_filter: Tensor) -> Tensor:
+        """One value per filter, (F,), in a shape that multiplies values of the weight's shape."""
+        shape = self.parameter.shape
+        if len(shape) < 2:
+            return per_filter.reshape(shape)
+        ones = (1,) * (len(shape) - 2)
+        if self._groups is not None:
+            by_group = per_filter.reshape(self._groups, 1, shape[1])
+            return by_group.expand(-1, shape[0] // self._groups, -1).reshape(*shape[:2], *ones)
+        return per_filter.reshape(-1, 1, *ones)
+
+
+def all_weights(source: nn.Module | Iterable[tuple[str, nn.Parameter]]) -> list[Weight]:
+    """Every parameter once, tied ones under their first name, in the order of ``named_parameters()``."""
+    if isinstance(source, nn.Module):
+        triples: Iterable[tuple[str, nn.Module | None, nn.Parameter]] = _owned(source)
+    else:
+        triples = _named(source)
+    found: dict[int, Weight] = {}
+    for name, module, parameter in triples:
+        if id(parameter) not in found:
+            found[id(parameter)] = Weight(name, len(found), parameter, module)
+    return list(found.values())
+
+
+def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            yield name, module, parameter
+
+
+def _named(pairs: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, None, nn.Parameter]]:
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], nn.Parameter)):
+            raise TypeError(
+                f"expected a model or pairs (name, parameter), got an item of type {type(pair).__name__}. "
+                f"Pass the model itself, or model.named_parameters()."
+            )
+        yield pair[0], None, pair[1]
+
+
+def quiet_names(model: nn.Module) -> set[str]:
+    """Full names of the parameters that the model, or a part of it, lists in ``quiet_parameters``."""
+    names = set()
+    for prefix, module in model.named_modules():
+        for quiet in getattr(module, "quiet_parameters", ()):
+            if quiet not in dict(module.named_parameters(remove_duplicate=False)):
+                raise ValueError(
+                    f"quiet_parameters of {type(module).__name__} names {quiet!r}, which is not one of its "
+                    f"parameters. Use the names that named_parameters() gives."
+                )
+            names.add(f"{prefix}.{quiet}" if prefix else quiet)
+    return names
+
+
+def why_left_out(weight: Weight, quiet: set[str], exclude: Exclude, one_dimensional: OneDimensional) -> str | None:
+    """The reason why a weight gets no noise, or None if it does; raises for one that cannot."""
+    parameter = weight.parameter
+    if not parameter.requires_grad:
+        return "frozen"
+    if weight.name in quiet:
+        return "quiet_parameters"
+    if exclude(weight.name, weight.module, parameter):
+        return "exclude"
+    if one_dimensional == "skip" and parameter.dim() < 2:
+        return "one_dimensional"
+    if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.is_meta:
+        raise ValueError(
+            f"parameter {weight.name!r} has no values yet ({type(parameter).__name__} on {parameter.device}); "
+            f"expected an initialised one. Run one batch through the model first."
+        )
+    if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
+        raise TypeError(
+            f"parameter {weight.name!r} is a {type(parameter.data).__name__} of {parameter.dtype}; expected a "
+            f"plain real tensor. Leave it out with exclude=."
+        )
+    return None
+
+
+class Snapshot:
+    """Copies of parameters, in buffers that are used again, to restore them in place and bit for bit."""
+
+    def __init__(self) -> None:
+        self._parameters: list[Tensor] = []
+        self._copies: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self, parameters: Sequence[Tensor]) -> None:
+        """Copy the parameters; forgets what was taken before."""
+        if not self._fits(parameters):
+            self._copies = [torch.empty_like(p, requires_grad=False) for p in parameters]
+        self._parameters = list(parameters)
+        if parameters:
+            torch._foreach_copy_(self._copies, self._parameters)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write the copies back; may be called again, with the same effect."""
+        if self._parameters:
+            torch._foreach_copy_(self._parameters, self._copies)
+
+    def _fits(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether the buffers in hand have the parameters' shapes, types and devices."""
+        return len(parameters) == len(self._copies) and all(
+            p.shape == c.shape and p.dtype == c.dtype and p.device == c.device
+            for p, c in zip(parameters, self._copies, strict=True)
+        )
