@@ -1,0 +1,51 @@
+"""Means with 95 % intervals, and paired differences, from a handful of seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half-width of its 95 % confidence interval (nan for a single value)."""
+
+    mean: float
+    half_width: float
+    count: int
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half_width
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} +- {self.half_width:.2f}"
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean +- t_{.975, n-1} s / sqrt(n), Student's interval for independent normal values.
+
+    Example:
+        >>> str(mean_interval([1.0, 2.0, 3.0]))
+        '2.00 +- 2.48'
+    """
+    from scipy.stats import t  # takes a second to import
+
+    count = len(values)
+    if count == 0:
+        return Estimate(math.nan, math.nan, 0)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return Estimate(mean, math.nan, 1)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return Estimate(mean, float(t.ppf(0.975, count - 1)) * math.sqrt(variance / count), count)

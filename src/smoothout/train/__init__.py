@@ -1,0 +1,1 @@
+"""The workshop: settings, data, models, checkpoints and the training loop."""

@@ -1,0 +1,103 @@
+"""Checkpoints: a folder with weights (safetensors), state (plain values and tensors) and settings.
+
+Nothing that is loaded here can run code: weights are safetensors, the rest loads with ``weights_only=True``,
+and code that stored settings name (FILE.py:function) is not run unless the user names it again.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from smoothout.train.config import Settings
+from smoothout.train.user_code import is_user_code
+
+WEIGHTS, STATE, CONFIG = "model.safetensors", "state.pt", "config.json"
+
+
+def save(folder: Path, model: nn.Module, settings: Settings, state: dict[str, Any]) -> None:
+    """Write a checkpoint so that a crash at any point leaves the old one or the new one whole."""
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    # Cloned, since safetensors refuses tied and strided tensors.
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(weights, new / WEIGHTS)
+    (new / CONFIG).write_text(settings.to_json(), encoding="utf-8")
+    torch.save(state, new / STATE)  # last: a folder with it is complete
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that a path names: a checkpoint's folder, or a run's, whose best one is taken.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    for folder in (path, path / "checkpoints" / "best"):
+        _finish(folder)
+        if (folder / STATE).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"{path} is no checkpoint; expected a folder with {WEIGHTS}, {STATE} and {CONFIG}, such as "
+        f"runs/NAME/checkpoints/best, or a run's folder."
+    )
+
+
+def _finish(folder: Path) -> None:
+    """Take the complete new checkpoint of a save that was cut off between its two renames."""
+    new = folder.with_name(folder.name + ".new")
+    if not folder.exists() and (new / STATE).is_file():
+        new.rename(folder)
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Load a checkpoint's weights and buffers into a model.
+
+    Raises:
+        ValueError: If they do not fit the model; the model is then unchanged.
+    """
+    weights = load_file(folder / WEIGHTS)
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or unknown or shapes:
+        raise ValueError(
+            f"{folder} was saved from another model: missing {missing[:3]}, unknown {unknown[:3]}, other shape "
+            f"{sorted(shapes)[:3]}. Name the model that it was trained with."
+        )
+    model.load_state_dict(weights)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Load what :func:`save` was given besides the weights."""
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_settings(folder: Path, *, model: str | None = None, dataset: str | None = None) -> Settings:
+    """Read a checkpoint's settings; ``model`` and ``dataset`` given by the user replace the stored ones.
+
+    Raises:
+        PermissionError: If stored settings name code in a file that the user has not named again.
+    """
+    settings = Settings.from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    for option, given, stored in (
+        ("model", model, settings.network.model),
+        ("dataset", dataset, settings.data.dataset),
+    ):
+        if given is not None:
+            settings = settings.replace(**{option: given})
+        elif is_user_code(stored):
+            raise PermissionError(
+                f"{folder / CONFIG} names the code {stored!r}; code named by a stored config is never run. "
+                f"Read it, then name it again: --{option} {stored}."
+            )
+    return settings

@@ -1,0 +1,226 @@
+"""Settings of a run. The commands' options are made from these classes, so each is written once."""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from smoothout import _checks
+from smoothout._types import Distribution, LearningRateRule, OneDimensional, Scale, ScheduleName
+
+#: Version of ``config.json``; raised when an older file can no longer be read as it stands.
+SCHEMA = 1
+
+Precision = Literal["fp32", "bf16", "fp16"]
+LearningRateSchedule = Literal["milestones", "cosine", "constant"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned."""
+
+    dataset: str = "mnist1d"
+    """mnist1d, fashion_mnist, imagefolder, or FILE.py:function."""
+    data_dir: Path = Path("data")
+    """Folder of the data set; mnist1d keeps what it generated there."""
+    holdout: float | None = None
+    """Share of the training samples held out for choosing [default: 0.1; mnist1d: 0.5, generated besides]."""
+    augment: bool = True
+    """Random crops and flips of training images."""
+    image_size: int = 224
+    """Side in pixels that images of unequal size are brought to."""
+    workers: int = 2
+    """Processes that read images too many to keep in memory."""
+
+    def __post_init__(self) -> None:
+        if self.holdout is not None and not 0 < self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout}; expected a share between 0 and 1, such as 0.1.")
+        _checks.whole("image_size", self.image_size, at_least=8)
+        _checks.whole("workers", self.workers, at_least=0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What learns."""
+
+    model: str = "mlp"
+    """mlp, conv1d, mnist_f1, cifar10_shallow, resnet, torchvision:NAME, or FILE.py:function."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How samples make an update."""
+
+    batch_size: int = 1024
+    """Samples of a batch."""
+    ghost_batch_size: int = 128
+    """Samples of a ghost batch: own noise, own BatchNorm statistics, own backward pass."""
+    accumulation: int = 1
+    """Batches per update."""
+    copies: int = 1
+    """Noises per ghost batch, over which its gradient is averaged; each costs a forward and backward pass."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "ghost_batch_size", "accumulation", "copies"):
+            _checks.whole(name, getattr(self, name), at_least=1)
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights step."""
+
+    optimizer: str = "SGD"
+    """A class of torch.optim that needs no closure."""
+    lr: float = 0.05
+    """Learning rate at --base-batch samples."""
+    lr_rule: LearningRateRule = "sqrt"
+    """Factor on the rate: sqrt(samples per update / base batch), linear in it, or none."""
+    base_batch: int | None = None
+    """Samples per update at which --lr holds [default: the ghost batch size]."""
+    lr_schedule: LearningRateSchedule = "milestones"
+    """Decay at milestones, along a cosine to 0, or not at all."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which the rate is multiplied by --lr-decay [default: half and three quarters of --epochs]."""
+    lr_decay: float = 0.1
+    """Factor at each milestone."""
+    warmup_steps: int = 0
+    """Updates over which the rate rises linearly from 0."""
+    momentum: float = 0.9
+    """Momentum, where the optimizer has one."""
+    weight_decay: float = 1e-4
+    """Weight decay, on every parameter."""
+    clip: float = 5.0
+    """Largest L2 norm of the gradient; 0 for no clipping."""
+    label_smoothing: float = 0.0
+    """Share of a target that is spread over all classes, in training."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "lr_decay", "momentum", "weight_decay", "clip", "label_smoothing"):
+            _checks.nonnegative(name, getattr(self, name), "Use 0 to switch it off.")
+        _checks.whole("warmup_steps", self.warmup_steps, at_least=0)
+        if self.base_batch is not None:
+            _checks.whole("base_batch", self.base_batch, at_least=1)
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones are {self.milestones}; expected epochs in rising order.")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Weight noise; the library's SmoothOut explains each."""
+
+    strength: float = 0.0
+    """a: half-width of the noise, or its size relative to the weights; 0 is off."""
+    scale: Scale = "none"
+    """none: a; weight: a |w|; filter: a times the filter's norm (AdaSmoothOut)."""
+    distribution: Distribution = "uniform"
+    """Uniform on (-1, 1) or standard normal."""
+    noise_schedule: ScheduleName = "constant"
+    """Factor on the strength over the updates."""
+    anneal_index: float = 0.55
+    """Exponent of the anneal schedule."""
+    tanh_scale: float = 10.0
+    """Steepness of the tanh schedule."""
+    cosine_gain: float = 15.0
+    """Rise of the cosine schedule, in strengths."""
+    start_step: int = 0
+    """Updates before the noise starts."""
+    one_dimensional: OneDimensional = "original"
+    """Biases and the like: as the original program, or skip them."""
+    denoise: bool = True
+    """Take the noise off after each ghost batch; without, it accumulates."""
+
+    def __post_init__(self) -> None:
+        _checks.nonnegative("strength", self.strength, "Use 0 to switch the noise off.")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, from which seed, with what precision."""
+
+    epochs: int = 100
+    """Passes over the training samples."""
+    seed: int = 0
+    """Of initial weights, data order, augmentation, dropout, hold-out and noise."""
+    precision: Precision = "fp32"
+    """Of forward and backward; weights and noise stay fp32."""
+    device: Literal["auto", "cpu"] = "auto"
+    """An accelerator if there is one, or the CPU."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints; the last epoch always makes one."""
+
+    def __post_init__(self) -> None:
+        _checks.whole("epochs", self.epochs, at_least=1)
+        _checks.whole("seed", self.seed, at_least=0, below=2**63)
+        _checks.whole("checkpoint_every", self.checkpoint_every, at_least=1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run's outcome depends on."""
+
+    data: Data = field(default_factory=Data)
+    network: Network = field(default_factory=Network)
+    batches: Batches = field(default_factory=Batches)
+    optimization: Optimization = field(default_factory=Optimization)
+    noise: Noise = field(default_factory=Noise)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by the names of their options."""
+        return {
+            setting.name: getattr(getattr(self, group.name), setting.name)
+            for group in dataclasses.fields(self)
+            for setting in dataclasses.fields(getattr(self, group.name))
+        }
+
+    def replace(self, **changes: Any) -> Self:
+        """These settings with some changed, named as in :meth:`flat`."""
+        for name in changes:
+            _checks.known("the setting", name, self.flat())
+        groups = {}
+        for group in dataclasses.fields(self):
+            old = getattr(self, group.name)
+            mine = {f.name: changes[f.name] for f in dataclasses.fields(old) if f.name in changes}
+            groups[group.name] = dataclasses.replace(old, **mine)
+        return dataclasses.replace(self, **groups)
+
+    def to_json(self) -> str:
+        """As the text of ``config.json``."""
+        record = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        return json.dumps(record, indent=2, default=str) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: For another schema or an unknown setting.
+        """
+        record = json.loads(text)
+        schema = record.pop("schema", None)
+        if schema != SCHEMA:
+            raise ValueError(
+                f"config.json has schema {schema!r}; this version reads {SCHEMA}. "
+                f"Use the version of smoothout that wrote it."
+            )
+        flat = {name: value for group in record.values() for name, value in group.items()}
+        kinds = _kinds(cls)
+        restored = {name: _restore(value, kinds.get(name)) for name, value in flat.items()}
+        return cls().replace(**restored)
+
+
+def _kinds(settings: type) -> dict[str, Any]:
+    """The declared type of every setting."""
+    hints: dict[str, Any] = {}
+    for group in typing.get_type_hints(settings).values():
+        hints |= typing.get_type_hints(group)
+    return hints
+
+
+def _restore(value: Any, kind: Any) -> Any:
+    """JSON knows neither paths nor tuples."""
+    if kind is Path:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value

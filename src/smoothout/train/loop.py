@@ -1,0 +1,371 @@
+"""The training loop."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.nn import functional
+
+from smoothout import _checks
+from smoothout.large_batch import ghost_batches
+from smoothout.noise.philox import fold
+from smoothout.results import EpochMetrics, Risk, RunResult
+from smoothout.risk import errors, risk
+from smoothout.smoothing import SmoothOut
+from smoothout.train import checkpoint, data, models
+from smoothout.train.config import Settings
+from smoothout.train.data.splits import DataSet, in_order
+from smoothout.train.plan import Plan, make_plan
+from smoothout.train.run_folder import RunFolder
+
+# What tells the uses of a run's seed apart.
+_ORDER, _STEP, _STREAM_AUGMENT, _NOISE = 2, 3, 4, 5
+_NEEDS_CLOSURE_OR_SPARSE = {"LBFGS", "SparseAdam", "Muon"}
+
+
+class Watcher(Protocol):
+    """Is told how training goes; the commands show it."""
+
+    def started(self, lines: list[str], updates: int) -> None:
+        """Before the first update; ``updates`` are still to be made."""
+
+    def updated(self) -> None:
+        """After each update."""
+
+    def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
+        """After each epoch."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what a checkpoint holds besides weights, optimizer, scaler and smoother."""
+
+    epoch: int = 0
+    update: int = 0
+    best_epoch: int = 0
+    best_holdout: tuple[float, float] = (math.inf, math.inf)
+    best_test_error: float = math.nan
+    rows: list[EpochMetrics] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """The objects of a run."""
+
+    settings: Settings
+    plan: Plan
+    dataset: DataSet
+    network: nn.Module  # the user's; `model` is the same one as Accelerate runs it
+    model: nn.Module
+    optimizer: Any
+    smoother: SmoothOut
+    accelerator: Accelerator
+    initial: list[Tensor]
+
+
+def train(settings: Settings, folder: RunFolder, watcher: Watcher, *, resume: bool = False) -> RunResult:
+    """Train as the settings say; write metrics and checkpoints to the folder.
+
+    With ``resume`` a run goes on after its last checkpoint, and ends with the bits it would have ended with.
+
+    Raises:
+        FloatingPointError: If the training loss is no longer finite.
+    """
+    run = prepare(settings)
+    progress = _resume(run, folder) if resume else _begin(run, folder)
+    plan = run.plan
+    watcher.started(describe(run), plan.total_updates - progress.update)
+
+    while progress.epoch < settings.schedule.epochs:
+        began = time.perf_counter()
+        seen = Seen()
+        run.model.train()
+        for samples, ghosts in _updates(run, progress.epoch):
+            lr = plan.lr(progress.update)
+            for group in run.optimizer.param_groups:
+                group["lr"] = lr
+            for index, (inputs, targets) in enumerate(ghosts):
+                _learn(run, seen, progress.update, index, inputs, targets, len(targets) / samples)
+            if (progress.update + 1) % plan.updates_per_epoch == 0:
+                noise = run.smoother.summary()
+            if settings.optimization.clip > 0:
+                run.accelerator.clip_grad_norm_(run.model.parameters(), settings.optimization.clip)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+            run.smoother.step()
+            progress.update += 1
+            watcher.updated()
+        trained = time.perf_counter() - began
+        progress.epoch += 1
+
+        train_risk, holdout, test = seen.risk(progress), _risk(run, "holdout"), _risk(run, "test")
+        row = EpochMetrics(
+            progress.epoch,
+            *(train_risk.loss, train_risk.error1, train_risk.error5),
+            *(holdout.loss, holdout.error1, holdout.error5),
+            *(test.loss, test.error1, test.error5),
+            lr=lr,
+            strength=noise.amplitude,
+            r=noise.relative_noise,
+            updates=progress.update,
+            distance=_distance(run),
+            seconds=time.perf_counter() - began,
+            samples_per_second=len(run.dataset.train) / trained,
+        )
+        progress.rows.append(row)
+        best = _keep(run, folder, progress)
+        watcher.finished_epoch(row, best)
+
+    result = _result(run, progress)
+    folder.write_result(result)
+    return result
+
+
+def _learn(run: Run, seen: "Seen", update: int, index: int, inputs: Tensor, targets: Tensor, share: float) -> None:
+    """Add one ghost batch's share to the gradient."""
+    batches, options = run.settings.batches, run.settings.optimization
+    for copy in range(batches.copies):
+        # Dropout and augmentation become functions of (seed, update, ghost batch).
+        _seed(fold(run.settings.schedule.seed, _STEP, update, index) >> 1, run.accelerator.device)
+        prepared = run.dataset.normalise(run.dataset.augment(inputs))
+        with run.smoother.perturbed(stream=index, draw=copy):
+            logits = run.model(prepared)
+            loss = functional.cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
+            run.accelerator.backward(loss * (share / batches.copies))
+        seen.add(logits.detach(), targets, loss.detach())
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed torch's generators; torch.manual_seed would queue a call, stack trace and all, while CUDA is not in use."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _updates(run: Run, epoch: int) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
+    """For each update of an epoch: its number of samples, and its ghost batches."""
+    seed, batches = run.settings.schedule.seed, run.settings.batches
+    generator = torch.Generator().manual_seed(fold(seed, _ORDER, epoch) >> 1)
+    order = torch.randperm(len(run.dataset.train), generator=generator)
+    augment = fold(seed, _STREAM_AUGMENT, epoch)
+    loaded = run.dataset.train.batches(run.plan.batches, order, augment=augment)
+    while group := list(itertools.islice(loaded, batches.accumulation)):
+        ghosts = [ghost for batch in group for ghost in ghost_batches(*batch, size=batches.ghost_batch_size)]
+        yield sum(len(targets) for _, targets in group), ghosts
+
+
+class Seen:
+    """Loss and errors as training sees them, summed on the device without waiting for it."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self._samples = 0
+
+    def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
+        """Count one ghost batch."""
+        first, fifth = errors(logits, targets)
+        sums = torch.stack([loss.double() * len(targets), first.double(), fifth.double()])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._samples += len(targets)
+
+    def risk(self, progress: Progress) -> Risk:
+        """Means over the epoch."""
+        if self._sums is None:
+            raise ValueError("no samples were trained on; expected at least one.")
+        loss, first, fifth = (self._sums / self._samples).tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} in epoch {progress.epoch}, update {progress.update}: training has "
+                f"diverged. Lower --lr or --strength, or raise --warmup-steps."
+            )
+        return Risk(loss, 100 * first, 100 * fifth, self._samples)
+
+
+def prepare(settings: Settings) -> Run:
+    """Make everything that a run needs; equal settings give equal objects."""
+    accelerator = _accelerator(settings)
+    noise, seed = settings.noise, settings.schedule.seed
+    dataset = data.load(settings.data, seed).to(accelerator.device)
+    network = models.build(settings.network.model, dataset.input_shape, dataset.classes, seed)
+    network.to(accelerator.device)
+    plan = make_plan(settings, len(dataset.train))
+    model, optimizer = accelerator.prepare(network, _optimizer(settings, network, plan.peak_lr))
+    smoother = SmoothOut(
+        network,
+        noise.strength,
+        scale=noise.scale,
+        distribution=noise.distribution,
+        schedule=noise.noise_schedule,
+        anneal_index=noise.anneal_index,
+        tanh_scale=noise.tanh_scale,
+        cosine_gain=noise.cosine_gain,
+        total_steps=plan.total_updates,
+        start_step=noise.start_step,
+        one_dimensional=noise.one_dimensional,
+        denoise=noise.denoise,
+        seed=fold(seed, _NOISE),
+    )
+    initial = [parameter.detach().clone() for parameter in network.parameters()]
+    return Run(settings, plan, dataset, network, model, optimizer, smoother, accelerator, initial)
+
+
+def _accelerator(settings: Settings) -> Accelerator:
+    """Device and precision by Accelerate."""
+    # Its state is global; a process that makes several runs starts each one afresh.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    schedule = settings.schedule
+    mixed = "no" if schedule.precision == "fp32" else schedule.precision
+    accelerator = Accelerator(cpu=schedule.device == "cpu")
+    if mixed == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError(
+            "precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32."
+        )
+    if accelerator.num_processes > 1:
+        raise RuntimeError(
+            f"started in {accelerator.num_processes} processes; this version trains in one. "
+            f"Start it without a launcher."
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=schedule.device == "cpu", mixed_precision=mixed)
+
+
+def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """The optimizers of torch.optim that step without a closure on dense gradients of any shape."""
+    return {
+        name: value
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+        and name not in _NEEDS_CLOSURE_OR_SPARSE
+    }
+
+
+def _optimizer(settings: Settings, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    options = settings.optimization
+    _checks.known("the optimizer", options.optimizer, optimizers())
+    make: Any = optimizers()[options.optimizer]
+    arguments = {"lr": lr, "weight_decay": options.weight_decay, "momentum": options.momentum}
+    taken = make.__init__.__code__.co_varnames
+    return make(network.parameters(), **{k: v for k, v in arguments.items() if k in taken})  # type: ignore[no-any-return]
+
+
+def describe(run: Run) -> list[str]:
+    """What the run is, in lines for the log."""
+    plan, batches, noise = run.plan, run.settings.batches, run.settings.noise
+    summary = run.smoother.summary()
+    weights = sum(parameter.numel() for parameter in run.network.parameters())
+    ghosts = -(-batches.batch_size // batches.ghost_batch_size)
+    return [
+        f"data: {run.settings.data.dataset}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
+        f"{len(run.dataset.test)} test samples of {'x'.join(map(str, run.dataset.input_shape))}, "
+        f"{run.dataset.classes} classes",
+        f"model: {run.settings.network.model}, {weights:,} weights, on {run.accelerator.device}",
+        f"updates: {plan.updates_per_epoch} an epoch, {plan.total_updates} in all, of {batches.accumulation} x "
+        f"{batches.batch_size} samples in about {ghosts * batches.accumulation} ghost batches of "
+        f"{batches.ghost_batch_size}",
+        f"learning rate: {plan.peak_lr:.4g} = {run.settings.optimization.lr:g} by rule "
+        f"{run.settings.optimization.lr_rule!r} from base batch {plan.base_batch}",
+        f"noise: strength {noise.strength:g}, scale {noise.scale}, {noise.distribution}, {noise.noise_schedule}; "
+        f"{summary.weights:,} weights, r = {summary.relative_noise:.3g} at the start",
+    ]
+
+
+def _risk(run: Run, split: str) -> Risk:
+    """Of the clean weights, without augmentation."""
+    return risk(run.model, in_order(run.dataset.split(split)), prepare=run.dataset.normalise)
+
+
+def _distance(run: Run) -> float:
+    squares = [
+        (parameter.detach().double() - start.double()).square().sum()
+        for parameter, start in zip(run.network.parameters(), run.initial, strict=True)
+    ]
+    return float(torch.stack(squares).sum().sqrt())
+
+
+def _begin(run: Run, folder: RunFolder) -> Progress:
+    checkpoint.save(folder.checkpoint("initial"), run.network, run.settings, {})
+    return Progress()
+
+
+def _keep(run: Run, folder: RunFolder, progress: Progress) -> bool:
+    """Note whether the epoch was the best, and write metrics and checkpoints."""
+    row = progress.rows[-1]
+    score = (row.holdout_error1, row.holdout_loss)
+    best = score < progress.best_holdout
+    if best:
+        progress.best_holdout, progress.best_epoch, progress.best_test_error = score, row.epoch, row.test_error1
+        checkpoint.save(folder.checkpoint("best"), run.network, run.settings, {"epoch": row.epoch})
+    folder.write_metrics(progress.rows)
+    schedule = run.settings.schedule
+    if row.epoch % schedule.checkpoint_every == 0 or row.epoch == schedule.epochs:
+        checkpoint.save(folder.checkpoint("last"), run.network, run.settings, _state(run, progress))
+    return best
+
+
+def _state(run: Run, progress: Progress) -> dict[str, Any]:
+    scaler = run.accelerator.scaler
+    return {
+        "epoch": progress.epoch,
+        "update": progress.update,
+        "best_epoch": progress.best_epoch,
+        "best_holdout": list(progress.best_holdout),
+        "best_test_error": progress.best_test_error,
+        "optimizer": run.optimizer.state_dict(),
+        "smoother": run.smoother.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+    }
+
+
+def _resume(run: Run, folder: RunFolder) -> Progress:
+    """Bring everything to where the last checkpoint was made."""
+    checkpoint.load_weights(folder.checkpoint("initial"), run.network)
+    run.initial = [parameter.detach().clone() for parameter in run.network.parameters()]
+    last = folder.checkpoint("last")
+    try:
+        last = checkpoint.find(last)
+    except FileNotFoundError:
+        return Progress()  # interrupted before the first checkpoint
+    checkpoint.load_weights(last, run.network)
+    state = checkpoint.load_state(last)
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.smoother.load_state_dict(state["smoother"])
+    if run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    error, loss = state["best_holdout"]
+    return Progress(
+        epoch=state["epoch"],
+        update=state["update"],
+        best_epoch=state["best_epoch"],
+        best_holdout=(error, loss),
+        best_test_error=state["best_test_error"],
+        rows=[row for row in folder.metrics() if row.epoch <= state["epoch"]],
+    )
+
+
+def _result(run: Run, progress: Progress) -> RunResult:
+    last = progress.rows[-1]
+    train_risk = _risk(run, "train")
+    return RunResult(
+        seed=run.settings.schedule.seed,
+        epochs=progress.epoch,
+        updates=progress.update,
+        best_epoch=progress.best_epoch,
+        train_accuracy_last=100 - train_risk.error1,
+        holdout_accuracy_last=100 - last.holdout_error1,
+        test_accuracy_last=100 - last.test_error1,
+        holdout_accuracy_best=100 - progress.best_holdout[0],
+        test_accuracy_best=100 - progress.best_test_error,
+        train_loss_last=train_risk.loss,
+        holdout_loss_last=last.holdout_loss,
+        test_loss_last=last.test_loss,
+        seconds=sum(row.seconds for row in progress.rows),
+    )

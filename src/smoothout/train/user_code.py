@@ -1,0 +1,46 @@
+"""Functions that a user names as FILE.py:function. Only a name given on the command line is ever run."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def is_user_code(name: str) -> bool:
+    """Whether a name is of the form FILE.py:function."""
+    return ".py:" in name
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Run FILE.py and return its function.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        AttributeError: If it defines no such function.
+    """
+    file, _, function = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name!r} names the file {str(path)!r}, which is not there. Give its path.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{str(path)!r} cannot be loaded as Python; expected FILE.py:function.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, function, None)
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise AttributeError(
+            f"{str(path)!r} has no function {function!r}; it defines {', '.join(known) or 'none'}."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def call_with(function: Callable[..., Any], **arguments: Any) -> Any:
+    """Call a function with those of the arguments that it takes."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return function(**arguments)
+    taken = {parameter.name for parameter in parameters}
+    return function(**{name: value for name, value in arguments.items() if name in taken})
