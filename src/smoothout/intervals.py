@@ -32,6 +32,21 @@ class Estimate:
         return f"{self.mean:.2f} +- {self.half_width:.2f}"
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """s / sqrt(n), nan for fewer than two values.
+
+    Example:
+        >>> standard_error([1.0, 2.0, 3.0]) == 1 / 3**0.5
+        True
+    """
+    count = len(values)
+    if count < 2:
+        return math.nan
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return math.sqrt(variance / count)
+
+
 def mean_interval(values: Sequence[float]) -> Estimate:
     """Mean +- t_{.975, n-1} s / sqrt(n), Student's interval for independent normal values.
 
@@ -42,10 +57,6 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     from scipy.stats import t  # takes a second to import
 
     count = len(values)
-    if count == 0:
-        return Estimate(math.nan, math.nan, 0)
-    mean = math.fsum(values) / count
-    if count == 1:
-        return Estimate(mean, math.nan, 1)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-    return Estimate(mean, float(t.ppf(0.975, count - 1)) * math.sqrt(variance / count), count)
+    mean = math.fsum(values) / count if count else math.nan
+    quantile = float(t.ppf(0.975, count - 1)) if count > 1 else math.nan
+    return Estimate(mean, quantile * standard_error(values), count)

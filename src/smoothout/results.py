@@ -96,7 +96,7 @@ class EpochMetrics:
         epoch: Finished epochs, from 1.
         train_loss, train_error1, train_error5: As training saw it: under noise and augmentation, averaged
             over the epoch while the weights changed. Errors in percent.
-        holdout_loss, ...: Of the clean weights after the epoch.
+        holdout_loss, ...: Of the clean weights after the epoch; nan where that was not evaluated.
         lr, strength, r: Learning rate, strength times schedule, and relative noise at the epoch's last update.
         updates: Optimizer steps so far.
         distance: L2 distance of all weights from their start.

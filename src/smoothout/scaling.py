@@ -69,7 +69,7 @@ def filter_norms(weight: Weight, values: Tensor) -> Tensor:
     """
     rows = weight.filters(values)
     if rows.shape[1] == 1:
-        return rows[:, 0].to(torch.float64).abs_()
+        return rows[:, 0].to(torch.float64).abs()
     if values.dtype == torch.int32:
         return rows.to(torch.int64).square_().sum(dim=1).to(torch.float64).sqrt_()
     return blocked_sum(rows.to(torch.float64).square()).sqrt_()

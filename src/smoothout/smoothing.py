@@ -341,8 +341,12 @@ class SmoothOut:
 
     def _warn_of_forgotten_step(self) -> None:
         """Weights that changed since the last block mean that an optimizer stepped without ``step()``."""
-        if self._warned or self._versions_left is None or self._versions_left == self._versions():
+        versions = self._versions()
+        if self._warned or self._strength == 0 or self._versions_left in (None, versions):
             return
+        self._versions_left = versions
+        if self._denoise and self.amplitude > 0 and not self._snapshot.differs():
+            return  # written and put back, as a block of another smoother does
         self._warned = True
         warnings.warn(
             f"the weights have changed since the last perturbed() block and smoother.step() was not called: "

@@ -56,10 +56,10 @@ class Weight:
         if values.dim() < 2:
             return values.reshape(-1, 1)
         if self._groups is not None:
-            inputs, outputs = values.shape[:2]
-            grouped = values.reshape(self._groups, inputs // self._groups, outputs, -1)
-            return grouped.transpose(1, 2).reshape(self._groups * outputs, -1)
-        return values.reshape(values.shape[0], -1)
+            inputs = values.shape[0]
+            grouped = values.reshape(self._groups, inputs // self._groups, *values.shape[1:])
+            return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
+        return values.flatten(1)
 
     def over_filters(self, per_filter: Tensor) -> Tensor:
         """One value per filter, (F,), in a shape that multiplies values of the weight's shape."""
@@ -106,7 +106,9 @@ def quiet_names(model: nn.Module) -> set[str]:
     """Full names of the parameters that the model, or a part of it, lists in ``quiet_parameters``."""
     names = set()
     for prefix, module in model.named_modules():
-        for quiet in getattr(module, "quiet_parameters", ()):
+        # Wrappers that pass attributes on, such as torch.compile's, have no list of their own.
+        own = "quiet_parameters" in vars(module) or hasattr(type(module), "quiet_parameters")
+        for quiet in module.quiet_parameters if own else ():
             if quiet not in dict(module.named_parameters(remove_duplicate=False)):
                 raise ValueError(
                     f"quiet_parameters of {type(module).__name__} names {quiet!r}, which is not one of its "
@@ -161,6 +163,10 @@ class Snapshot:
         """Write the copies back; may be called again, with the same effect."""
         if self._parameters:
             torch._foreach_copy_(self._parameters, self._copies)
+
+    def differs(self) -> bool:
+        """Whether the parameters are no longer what was taken."""
+        return any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copies, strict=True))
 
     def _fits(self, parameters: Sequence[Tensor]) -> bool:
         """Whether the buffers in hand have the parameters' shapes, types and devices."""

@@ -147,12 +147,15 @@ class Schedule:
     """Of forward and backward; weights and noise stay fp32."""
     device: Literal["auto", "cpu"] = "auto"
     """An accelerator if there is one, or the CPU."""
+    evaluate_every: int = 1
+    """Epochs between evaluations on hold-out and test samples; the last epoch always is evaluated."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always makes one."""
 
     def __post_init__(self) -> None:
         _checks.whole("epochs", self.epochs, at_least=1)
         _checks.whole("seed", self.seed, at_least=0, below=2**63)
+        _checks.whole("evaluate_every", self.evaluate_every, at_least=1)
         _checks.whole("checkpoint_every", self.checkpoint_every, at_least=1)
 
 

@@ -27,6 +27,7 @@ from smoothout.train.run_folder import RunFolder
 
 # What tells the uses of a run's seed apart.
 _ORDER, _STEP, _STREAM_AUGMENT, _NOISE = 2, 3, 4, 5
+_NOT_EVALUATED = Risk(math.nan, math.nan, math.nan, 0)
 _NEEDS_CLOSURE_OR_SPARSE = {"LBFGS", "SparseAdam", "Muon"}
 
 
@@ -105,7 +106,11 @@ def train(settings: Settings, folder: RunFolder, watcher: Watcher, *, resume: bo
         trained = time.perf_counter() - began
         progress.epoch += 1
 
-        train_risk, holdout, test = seen.risk(progress), _risk(run, "holdout"), _risk(run, "test")
+        train_risk = seen.risk(progress)
+        evaluated = (
+            progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == settings.schedule.epochs
+        )
+        holdout, test = (_risk(run, split) if evaluated else _NOT_EVALUATED for split in ("holdout", "test"))
         row = EpochMetrics(
             progress.epoch,
             *(train_risk.loss, train_risk.error1, train_risk.error5),
@@ -143,7 +148,8 @@ def _learn(run: Run, seen: "Seen", update: int, index: int, inputs: Tensor, targ
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    """Seed torch's generators; torch.manual_seed would queue a call, stack trace and all, while CUDA is not in use."""
+    """Seed torch's generators."""
+    # torch.manual_seed would queue a call, stack trace and all, as long as CUDA is not in use.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

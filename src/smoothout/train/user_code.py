@@ -17,7 +17,7 @@ def load_function(name: str) -> Callable[..., Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        AttributeError: If it defines no such function.
+        ValueError: If it defines no such function.
     """
     file, _, function = name.rpartition(":")
     path = Path(file)

@@ -1,0 +1,88 @@
+"""``smoothout evaluate``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from smoothout.cli.arguments import parse
+from smoothout.results import write_json
+from smoothout.train.evaluation import Conditions, Evaluation, evaluate
+
+DESCRIPTION = "Evaluate a checkpoint: loss (nats per sample) and errors (percent) of a split."
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to evaluate, and how."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Folder of a checkpoint, or of a run, whose best one is taken."""
+    split: Literal["train", "holdout", "test", "all"] = "test"
+    """Which samples."""
+    conditions: Conditions = field(default_factory=Conditions)
+    model: str | None = None
+    """Replaces the model that the checkpoint names; needed if that is FILE.py:function."""
+    dataset: str | None = None
+    """Replaces the dataset that the checkpoint names; needed if that is FILE.py:function."""
+    data_dir: Path | None = None
+    """Replaces the data folder that the checkpoint names."""
+    device: Literal["auto", "cpu"] = "auto"
+    """An accelerator if there is one, or the CPU."""
+    json: Path | None = None
+    """Write the numbers to this file, too."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    chosen = parse(Arguments, arguments, "evaluate", DESCRIPTION)
+    splits = ("train", "holdout", "test") if chosen.split == "all" else (chosen.split,)
+    use_gpu = chosen.device == "auto" and torch.cuda.is_available()
+    found = [
+        evaluate(
+            chosen.checkpoint,
+            split,
+            chosen.conditions,
+            model=chosen.model,
+            dataset=chosen.dataset,
+            data_dir=chosen.data_dir,
+            device=torch.device("cuda" if use_gpu else "cpu"),
+        )
+        for split in splits
+    ]
+    _print(found, chosen.conditions)
+    if chosen.json is not None:
+        write_json(chosen.json, {"conditions": chosen.conditions, "evaluations": found})
+    return 0
+
+
+def _print(found: list[Evaluation], conditions: Conditions) -> None:
+    first = found[0]
+    noise = f"noise {conditions.strength:g} ({conditions.scale}, {conditions.distribution})"
+    noise += f", r = {first.relative_noise:.3g}"
+    table = Table(
+        title=f"{first.checkpoint}; {noise if conditions.strength else 'no noise'}, {first.draws} draw(s)"
+    )
+    table.add_column("split")
+    for column in ("samples", "loss (nats)", "error@1 (%)", "error@5 (%)"):
+        table.add_column(column, justify="right")
+    for each in found:
+        risk = each.risk
+        table.add_row(
+            each.split,
+            str(risk.samples),
+            _with_error(risk.loss, each.loss_se, 4),
+            _with_error(risk.error1, each.error1_se, 2),
+            _with_error(risk.error5, each.error5_se, 2),
+        )
+    Console().print(table)
+
+
+def _with_error(mean: float, error: float, digits: int) -> str:
+    """Mean +- standard error, or the mean alone where there is none."""
+    return f"{mean:.{digits}f}" if error != error else f"{mean:.{digits}f} +- {error:.{digits}f}"  # noqa: PLR0124

@@ -1,0 +1,65 @@
+"""``smoothout COMMAND``: finds the command, and turns errors into a line."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import smoothout
+
+COMMANDS = {
+    "train": "train a network and evaluate it after every epoch",
+    "evaluate": "evaluate a checkpoint, with or without weight noise",
+    "compare": "train several arms with several seeds and compare them",
+}
+_OWN_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if command == "--version":
+        print(f"smoothout {smoothout.__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"smoothout: {command!r} is no command; expected {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    return _run(command, arguments[1:])
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    """Run one command; an error of a kind that this package raises itself becomes a line."""
+    try:
+        return int(importlib.import_module(f"smoothout.cli.{command}").run(arguments))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "smoothout":
+            raise
+        print(f"smoothout: {error.name} is missing; pip install 'smoothout[all]'.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("smoothout: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        return 130
+    except _OWN_ERRORS as error:
+        if not _raised_here(error) or os.environ.get("SMOOTHOUT_TRACEBACK"):
+            raise
+        print(f"smoothout {command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether this package raised the error; others, such as those of a user's code, keep their traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(smoothout.__file__).parent)
+
+
+def _usage() -> str:
+    lines = ["usage: smoothout COMMAND [options]", "", "commands:"]
+    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines += ["", "smoothout COMMAND --help lists the options of a command; --version prints the version."]
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""``smoothout train``."""
+
+import dataclasses
+import datetime
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smoothout.cli.arguments import parse
+from smoothout.results import EpochMetrics, RunResult
+from smoothout.train.config import Settings
+from smoothout.train.loop import train
+from smoothout.train.run_folder import RunFolder
+from smoothout.train.user_code import is_user_code
+
+DESCRIPTION = "Train a network with ghost batches and weight noise, and evaluate it after every epoch."
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go: RESULTS_DIR/NAME."""
+
+    name: str | None = None
+    """Name of the run [default: a time stamp]."""
+    results_dir: Path = Path("runs")
+    """Folder of all runs."""
+    resume: bool = False
+    """Go on with the run of this name; its settings are kept."""
+    overwrite: bool = False
+    """Delete the run of this name and start anew."""
+
+
+@dataclass(frozen=True)
+class Arguments(Settings):
+    """Settings of a run and where it goes."""
+
+    output: Output = field(default_factory=Output)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings alone."""
+        return Settings(**{group.name: getattr(self, group.name) for group in dataclasses.fields(Settings)})
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    chosen = parse(Arguments, arguments, "train", DESCRIPTION)
+    output = chosen.output
+    if output.resume and output.overwrite:
+        raise ValueError("--resume and --overwrite contradict each other; give one of them.")
+    if output.resume and output.name is None:
+        raise ValueError("--resume needs --name, the run to go on with.")
+    path = output.results_dir / (output.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if output.resume:
+        folder = RunFolder.open(path)
+        settings = _resumed(arguments, folder)
+        if (path / "result.json").is_file():
+            print(f"{path} is finished; see {path / 'metrics.csv'}.")
+            return 0
+    else:
+        settings = chosen.settings
+        folder = RunFolder.create(path, settings, overwrite=output.overwrite)
+    with Show(folder, settings) as show:
+        result = train(settings, folder, show, resume=output.resume)
+        show.finished(result)
+    return 0
+
+
+def _resumed(arguments: Sequence[str], folder: RunFolder) -> Settings:
+    """The stored settings; options given again must agree with them, and code must be named again."""
+    stored = folder.settings
+    # Code named by a stored config is not run: without the option these stand there instead.
+    unnamed = {k: "" for k in ("model", "dataset") if is_user_code(stored.flat()[k])}
+    groups = {g.name: getattr(stored.replace(**unnamed), g.name) for g in dataclasses.fields(Settings)}
+    given = parse(Arguments, arguments, "train", DESCRIPTION, default=Arguments(**groups)).settings
+    for name, value in given.flat().items():
+        if name in unnamed and value == "":
+            code = stored.flat()[name]
+            raise PermissionError(
+                f"{folder.path / 'config.json'} names the code {code!r}; code named by a stored config is never "
+                f"run. Read it, then name it again: --{name} {code}."
+            )
+        if value != stored.flat()[name]:
+            raise ValueError(
+                f"{name} is {value!r} and the run was started with {stored.flat()[name]!r}; a resumed run goes on "
+                f"exactly. Leave the option out, or start another run."
+            )
+    return stored
+
+
+class Show:
+    """Shows a run: bars and a live line on a terminal, plain lines in a pipe; and writes log.txt."""
+
+    def __init__(self, folder: RunFolder, settings: Settings) -> None:
+        self._folder, self._settings = folder, settings
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("updates"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> "Show":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def started(self, lines: list[str], updates: int) -> None:
+        """Print what the run is."""
+        self._say(f"run: {self._folder.path}")
+        for line in lines:
+            self._say(line)
+        self._bar.update(self._task, description="epoch 1", total=updates)
+
+    def updated(self) -> None:
+        """Move the bar."""
+        self._bar.advance(self._task)
+
+    def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
+        """Print the epoch's line."""
+        epochs = self._settings.schedule.epochs
+        self._say(
+            f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.4f}  "
+            f"hold-out {100 - row.holdout_error1:.2f} %  test {100 - row.test_error1:.2f} %  "
+            f"test loss {row.test_loss:.4f}  lr {row.lr:.3g}  r {row.r:.3g}  "
+            f"{row.samples_per_second:,.0f} samples/s{'  best' if best else ''}"
+        )
+        self._bar.update(self._task, description=f"epoch {row.epoch + 1}")
+
+    def finished(self, result: RunResult) -> None:
+        """Print how the run ended."""
+        self._say(
+            f"last epoch: train {result.train_accuracy_last:.2f} %, "
+            f"hold-out {result.holdout_accuracy_last:.2f} %, test {result.test_accuracy_last:.2f} %"
+        )
+        self._say(
+            f"best by hold-out (epoch {result.best_epoch}): hold-out {result.holdout_accuracy_best:.2f} %, "
+            f"test {result.test_accuracy_best:.2f} %"
+        )
+        self._say(f"written: {self._folder.path}")
+
+    def _say(self, line: str) -> None:
+        self._folder.log(line)
+        self._console.print(line, markup=False)

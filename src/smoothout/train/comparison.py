@@ -1,0 +1,225 @@
+"""Run arms x seeds in worker processes and compare them: means, intervals, paired differences."""
+
+import csv
+import io
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from smoothout.intervals import Estimate, mean_interval
+from smoothout.results import EpochMetrics, RunResult, read_run, write_json, write_text
+from smoothout.train.config import Settings
+from smoothout.train.loop import train
+from smoothout.train.run_folder import RunFolder, refuse_foreign
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: What the table calls it.
+        settings: All but the seed.
+        against: The arm that it is compared with, None for itself.
+    """
+
+    name: str
+    settings: Settings
+    against: str | None
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """An arm over its seeds; accuracies in percent, differences in points, paired by seed."""
+
+    arm: str
+    runs: int
+    test_last: Estimate
+    test_best: Estimate
+    train_last: Estimate
+    updates: int
+    against: str | None
+    difference_last: Estimate | None
+    difference_best: Estimate | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run."""
+
+    arm: str
+    seed: int
+    result: RunResult | None
+    error: str | None
+
+
+class Silent:
+    """Watches a run without a word; the comparison tells when it is done."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def started(self, lines: list[str], _updates: int) -> None:
+        """Write what the run is to its log."""
+        for line in lines:
+            self._folder.log(line)
+
+    def updated(self) -> None:
+        """Nothing."""
+
+    def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
+        """Nothing: metrics.csv has it."""
+
+
+def slug(name: str) -> str:
+    """A folder's name for an arm.
+
+    Example:
+        >>> slug("large batch + SmoothOut")
+        'large-batch-smoothout'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def check_arms(arms: Sequence[Arm]) -> None:
+    """Raise unless the arms can be told apart and compared."""
+    names = [arm.name for arm in arms]
+    if len({slug(name) for name in names}) < len(names):
+        raise ValueError(
+            f"two arms share a folder name: {', '.join(names)}. Give them names that differ in letters."
+        )
+    for arm in arms:
+        if arm.against is not None and arm.against not in names:
+            raise ValueError(f"arm {arm.name!r} is against {arm.against!r}; expected one of {', '.join(names)}.")
+
+
+def start(folder: Path, arms: Sequence[Arm], seeds: Sequence[int], *, overwrite: bool, resume: bool) -> None:
+    """Make a comparison's folder, or check that the one there is of the same arms.
+
+    Raises:
+        FileExistsError: If it exists and neither was asked for.
+        ValueError: If it is to be resumed and other arms or seeds were run there.
+    """
+    check_arms(arms)
+    record = {
+        "seeds": list(seeds),
+        "arms": {arm.name: {"against": arm.against, "settings": arm.settings.to_json()} for arm in arms},
+    }
+    path = folder / "comparison.json"
+    if folder.exists() and not resume:
+        if not overwrite:
+            raise FileExistsError(f"{folder} exists. Use --resume, --overwrite, or another --name.")
+        refuse_foreign(folder)
+        shutil.rmtree(folder)
+    if path.is_file():
+        import json
+
+        if json.loads(path.read_text(encoding="utf-8")) != record:
+            raise ValueError(
+                f"{folder} holds a comparison of other arms or seeds; use --overwrite or another --name."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def run_all(
+    folder: Path, arms: Sequence[Arm], seeds: Sequence[int], workers: int, told: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Run every arm with every seed; runs that are finished are read, others go on or start."""
+    # A server that has imported torch once, in seconds, forks workers in no time.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["smoothout.train.loop"])
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    outcomes = []
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        pool.submit(torch.get_num_threads)  # starts the server, which imports while data are loaded here
+        _load_data_once(arms, seeds)
+        futures = {
+            pool.submit(_run, folder / slug(arm.name) / str(seed), arm.settings.replace(seed=seed)): (
+                arm.name,
+                seed,
+            )
+            for seed in seeds
+            for arm in arms
+        }
+        try:
+            for future in as_completed(futures):
+                outcomes.append(_outcome(*futures[future], future))
+                told(outcomes[-1])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    order = {(arm.name, seed): (i, seed) for i, arm in enumerate(arms) for seed in seeds}
+    return sorted(outcomes, key=lambda outcome: order[outcome.arm, outcome.seed])
+
+
+def _load_data_once(arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+    """Load every data set here first: a missing one is told at once, a generated one is made once."""
+    from smoothout.train import data
+
+    for settings in {arm.settings.data for arm in arms}:
+        data.load(settings, seeds[0])
+
+
+def _run(path: Path, settings: Settings) -> RunResult:
+    """One run, in a worker process."""
+    if (path / "result.json").is_file():
+        return read_run(path / "result.json")
+    resume = path.exists()
+    folder = RunFolder.open(path) if resume else RunFolder.create(path, settings)
+    return train(settings, folder, Silent(folder), resume=resume)
+
+
+def _outcome(arm: str, seed: int, future: "Future[RunResult]") -> Outcome:
+    error = future.exception()
+    if error is not None:
+        return Outcome(arm, seed, None, f"{type(error).__name__}: {error}")
+    return Outcome(arm, seed, future.result(), None)
+
+
+def write_results(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write results.json and results.csv, a row per finished run."""
+    rows = [{"arm": each.arm, **asdict(each.result)} for each in outcomes if each.result is not None]
+    write_json(folder / "results.json", rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["arm", *(field.name for field in fields(RunResult))], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "results.csv", text.getvalue())
+
+
+def summarise(arms: Sequence[Arm], outcomes: Sequence[Outcome]) -> Iterator[ArmSummary]:
+    """Means and 95 % intervals of each arm, and paired differences over the seeds that both arms finished."""
+    finished: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
+    for outcome in outcomes:
+        if outcome.result is not None:
+            finished[outcome.arm][outcome.seed] = outcome.result
+    for arm in arms:
+        runs = finished[arm.name]
+        other = finished[arm.against] if arm.against not in (None, arm.name) else None
+        yield ArmSummary(
+            arm=arm.name,
+            runs=len(runs),
+            test_last=mean_interval([run.test_accuracy_last for run in runs.values()]),
+            test_best=mean_interval([run.test_accuracy_best for run in runs.values()]),
+            train_last=mean_interval([run.train_accuracy_last for run in runs.values()]),
+            updates=max((run.updates for run in runs.values()), default=0),
+            against=arm.against if other is not None else None,
+            difference_last=None if other is None else _paired(runs, other, "test_accuracy_last"),
+            difference_best=None if other is None else _paired(runs, other, "test_accuracy_best"),
+        )
+
+
+def _paired(runs: Mapping[int, RunResult], other: Mapping[int, RunResult], name: str) -> Estimate:
+    seeds = sorted(runs.keys() & other.keys())
+    return mean_interval([getattr(runs[seed], name) - getattr(other[seed], name) for seed in seeds])

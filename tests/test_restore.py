@@ -1,0 +1,173 @@
+"""Leaving a block restores every weight bit for bit, whatever its bits, type and layout, and however it is left."""
+
+import pytest
+import torch
+from torch import nn
+
+from smoothout import SmoothOut
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+LAYOUTS = {
+    "contiguous": lambda t: t.view(4, 3, 2, 6),
+    "channels_last": lambda t: t.view(4, 3, 2, 6).to(memory_format=torch.channels_last),
+    "transposed": lambda t: t.view(12, 12).t(),
+    "every other column": lambda t: t.view(12, 12)[:, ::2],
+    "view with an offset": lambda t: t[5:125].view(12, 10),
+    "scalar": lambda t: t[7],
+}
+
+
+def random_bits(dtype):
+    """144 elements of arbitrary bytes: NaN payloads, -0, infinities and subnormals among them."""
+    size = torch.empty((), dtype=dtype).element_size()
+    values = torch.randint(0, 256, (144 * size,), dtype=torch.uint8).view(dtype)
+    special = [0.0, -0.0, float("nan"), float("inf"), -float("inf"), torch.finfo(dtype).smallest_normal / 4]
+    values[: len(special)] = torch.tensor(special, dtype=dtype)
+    values[7] = 1.0  # one that the noise is sure to move
+    return values
+
+
+def storage_bytes(tensor):
+    return bytes(tensor.untyped_storage().tolist())
+
+
+def leave_by_exception(smoother):
+    with pytest.raises(ZeroDivisionError), smoother.perturbed():
+        raise ZeroDivisionError
+
+
+def leave_by_interrupt(smoother):
+    with pytest.raises(KeyboardInterrupt), smoother.perturbed():
+        raise KeyboardInterrupt
+
+
+def leave_by_return(smoother):
+    with smoother.perturbed():
+        return
+
+
+def leave_by_break(smoother):
+    for _ in range(3):
+        with smoother.perturbed():
+            break
+
+
+def leave_by_closing_a_generator(smoother):
+    def generate():
+        with smoother.perturbed():
+            yield
+
+    generator = generate()
+    next(generator)
+    generator.close()
+
+
+LEAVES = [leave_by_return, leave_by_break, leave_by_exception, leave_by_interrupt, leave_by_closing_a_generator]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", ["none", "weight", "filter"])
+def test_every_byte_comes_back(dtype, layout, scale):
+    parameter = nn.Parameter(LAYOUTS[layout](random_bits(dtype)))
+    before, pointer = storage_bytes(parameter), parameter.data_ptr()
+    smoother = SmoothOut([("w", parameter)], 0.5, scale=scale)
+    with smoother.perturbed():
+        finite = parameter.detach().isfinite() & (parameter.detach() != 0)
+        assert storage_bytes(parameter) != before or not finite.any()
+    assert storage_bytes(parameter) == before
+    assert parameter.data_ptr() == pointer
+
+
+@pytest.mark.parametrize("leave", LEAVES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_however_the_block_is_left(leave, dtype):
+    parameters = [nn.Parameter(layout(random_bits(dtype))) for layout in LAYOUTS.values()]
+    before = [storage_bytes(parameter) for parameter in parameters]
+    smoother = SmoothOut([(str(i), p) for i, p in enumerate(parameters)], 0.5)
+    leave(smoother)
+    assert [storage_bytes(parameter) for parameter in parameters] == before
+    with smoother.perturbed():  # and the smoother can go on
+        pass
+    assert [storage_bytes(parameter) for parameter in parameters] == before
+
+
+def test_an_interrupt_on_the_way_in(monkeypatch):
+    model = nn.Linear(3, 2)
+    before = storage_bytes(model.weight)
+    smoother = SmoothOut(model, 0.5)
+    original = torch._foreach_add_
+
+    def interrupted(*arguments):
+        original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "_foreach_add_", interrupted)
+    with pytest.raises(KeyboardInterrupt), smoother.perturbed():
+        pass
+    monkeypatch.undo()
+    assert storage_bytes(model.weight) == before
+    with smoother.perturbed():
+        assert storage_bytes(model.weight) != before
+
+
+def test_an_interrupt_on_the_way_out(monkeypatch):
+    model = nn.Linear(3, 2)
+    before = storage_bytes(model.weight)
+    smoother = SmoothOut(model, 0.5)
+    original, calls = smoother._snapshot.restore, []
+
+    def interrupted_once():
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        original()
+
+    monkeypatch.setattr(smoother._snapshot, "restore", interrupted_once)
+    with pytest.raises(KeyboardInterrupt), smoother.perturbed():
+        pass
+    assert storage_bytes(model.weight) == before
+
+
+def test_adding_and_subtracting_would_not_do():
+    # The reason for the snapshot: the original program's way changes about one weight in seven.
+    weights = torch.randn(100_000) * 0.05
+    noise = (torch.rand(100_000) * 2 - 1) * 0.05
+    changed = ((weights + noise) - noise != weights).float().mean()
+    assert changed > 0.1
+
+
+def test_without_denoising_the_noise_stays_and_accumulates():
+    model = nn.Linear(40, 30, bias=False)
+    start = model.weight.detach().clone()
+    smoother = SmoothOut(model, 0.1, denoise=False)
+    distances = []
+    for _ in range(4):
+        with smoother.perturbed():
+            inside = model.weight.detach().clone()
+        assert torch.equal(model.weight, inside)
+        distances.append(float((model.weight.detach() - start).square().mean()))
+    # Variances of independent noises add up: t a^2 / 3.
+    for count, distance in enumerate(distances, 1):
+        assert distance == pytest.approx(count * 0.01 / 3, rel=0.2)
+
+
+def test_gradients_buffers_and_mode_are_left_alone():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    model(torch.randn(4, 3)).sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    buffers = [b.clone() for b in model.buffers()]
+    with SmoothOut(model, 0.5).perturbed():
+        pass
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
+    assert all(torch.equal(b, c) for b, c in zip(model.buffers(), buffers, strict=True))
+    assert not model.training
+
+
+def test_the_global_random_state_is_never_touched():
+    state = torch.get_rng_state()
+    smoother = SmoothOut(nn.utils.skip_init(nn.Linear, 3, 3), 0.5)
+    with smoother.perturbed():
+        pass
+    smoother.summary()
+    assert torch.equal(torch.get_rng_state(), state)
