@@ -92,20 +92,21 @@ def test_the_narrow_well_vanishes_and_the_wide_one_stays():
 
 
 def test_gradient_descent_leaves_the_narrow_well_with_noise_only():
+    # A slope of 1 towards the wide well: far less than the narrow well's 10, more than what smoothing leaves of it.
     ends = {}
     for strength in (0.0, 0.4):
         model = Weights([0.03])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.005)
         smoother = SmoothOut(model, strength, seed=1)
-        for _ in range(1500):
+        for _ in range(800):
             optimizer.zero_grad()
             with smoother.perturbed():
-                (double_well(model.w) - 0.2 * model.w).sum().backward()
+                (double_well(model.w) - model.w).sum().backward()
             optimizer.step()
             smoother.step()
         ends[strength] = model.w.item()
     assert abs(ends[0.0]) < 0.11
-    assert ends[0.4] > 1.5
+    assert 1.5 < ends[0.4] < 3
 
 
 def test_small_noise_rises_by_the_trace_for_a_smooth_loss():

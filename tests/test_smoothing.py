@@ -127,8 +127,9 @@ def test_summary_tells_the_realised_noise():
     assert summary.tensors[0].filters == 50
     with smoother.perturbed():
         inside_ = [p.detach().clone() for p in model[0].parameters()]
-    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(inside_, model[0].parameters(), strict=True)))
-    norm = math.sqrt(sum(float(p.square().sum()) for p in model[0].parameters()))
+    clean = [p.detach() for p in model[0].parameters()]
+    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(inside_, clean, strict=True)))
+    norm = math.sqrt(sum(float(p.square().sum()) for p in clean))
     assert summary.relative_noise == pytest.approx(moved / norm, rel=1e-6)
     assert "2 of 4 tensors, 5,050 weights perturbed" in str(summary)
     assert "- (exclude)" in str(summary)

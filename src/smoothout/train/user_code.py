@@ -30,10 +30,8 @@ def load_function(name: str) -> Callable[..., Any]:
     spec.loader.exec_module(module)
     found = getattr(module, function, None)
     if not callable(found):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise AttributeError(
-            f"{str(path)!r} has no function {function!r}; it defines {', '.join(known) or 'none'}."
-        )
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise ValueError(f"{str(path)!r} has no function {function!r}; it defines {', '.join(own) or 'none'}.")
     return found  # type: ignore[no-any-return]
 
 

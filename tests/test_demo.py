@@ -1,0 +1,30 @@
+"""The demo's arms are what the choice on the hold-out says, and its promise is kept by the arms' names."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+from smoothout.cli.compare import read_arms
+
+DEMO = Path(__file__).parents[1] / "experiments" / "demo"
+
+
+def test_arms_are_written_from_the_choice():
+    spec = importlib.util.spec_from_file_location("choose", DEMO / "choose.py")
+    choose = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(choose)
+    choice = json.loads((DEMO / "choice.json").read_text())
+    assert choose.arms_toml(choice) == (DEMO / "arms.toml").read_text()
+    arms, seeds = read_arms(DEMO / "arms.toml")
+    assert not set(seeds) & set(choice["seeds"])
+    tuned = {name: len(trials) for name, trials in choice["trials"].items() if name.startswith("tuned")}
+    assert len(set(tuned.values())) == 1  # equal budgets
+    assert [arm.name for arm in arms] == [
+        "small batch",
+        "large batch",
+        "large batch + SmoothOut",
+        "large batch + AdaSmoothOut",
+        "tuned large batch",
+        "tuned large batch + SmoothOut",
+        "small batch + SmoothOut",
+    ]

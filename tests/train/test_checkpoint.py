@@ -1,0 +1,103 @@
+import pytest
+import torch
+from torch import nn
+
+from smoothout.train import checkpoint
+from smoothout.train.config import Settings
+from smoothout.train.run_folder import RunFolder
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(3, 3, bias=False)
+        self.two = nn.Linear(3, 3, bias=False)
+        self.two.weight = self.one.weight
+        self.conv = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+        self.norm = nn.BatchNorm1d(3)
+
+
+def test_weights_state_and_settings_come_back(tmp_path):
+    model, other = Tied(), Tied()
+    settings = Settings().replace(strength=0.5)
+    checkpoint.save(tmp_path / "c", model, settings, {"epoch": 3, "momentum": torch.ones(2)})
+    checkpoint.load_weights(tmp_path / "c", other)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    assert other.one.weight is other.two.weight
+    assert checkpoint.load_state(tmp_path / "c")["epoch"] == 3
+    assert checkpoint.load_settings(tmp_path / "c") == settings
+
+
+def test_another_model_is_refused_and_left_alone(tmp_path):
+    checkpoint.save(tmp_path / "c", nn.Linear(3, 2), Settings(), {})
+    other = nn.Linear(4, 2)
+    before = other.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"saved from another model: .*other shape \['weight'\]. Name the model"):
+        checkpoint.load_weights(tmp_path / "c", other)
+    assert torch.equal(other.weight, before)
+    with pytest.raises(ValueError, match=r"missing \['0.bias', '0.weight'\], unknown \['bias', 'weight'\]"):
+        checkpoint.load_weights(tmp_path / "c", nn.Sequential(other))
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_crash_at_any_point_leaves_a_whole_checkpoint(tmp_path, monkeypatch, renames):
+    folder = tmp_path / "last"
+    checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 1})
+    original, done = type(folder).rename, []
+
+    def rename(self, target):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        return original(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "rename", rename)
+        if renames < 2:
+            with pytest.raises(KeyboardInterrupt):
+                checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 2})
+        else:
+            checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 2})
+    found = checkpoint.find(folder)
+    assert checkpoint.load_state(found)["epoch"] == (1 if renames == 0 else 2)
+    checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 3})
+    assert checkpoint.load_state(checkpoint.find(folder))["epoch"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no checkpoint; expected a folder with model.safetensors"):
+        checkpoint.find(tmp_path)
+
+
+def test_code_named_by_a_stored_config_is_not_run(tmp_path):
+    trap = tmp_path / "trap.py"
+    trap.write_text("raise SystemExit('ran')")
+    settings = Settings().replace(model=f"{trap}:model")
+    checkpoint.save(tmp_path / "c", nn.Linear(2, 2), settings, {})
+    with pytest.raises(PermissionError, match=r"never run. Read it, then name it again: --model .*trap.py:model"):
+        checkpoint.load_settings(tmp_path / "c")
+    assert checkpoint.load_settings(tmp_path / "c", model="mlp").network.model == "mlp"
+
+
+def test_a_state_that_would_run_code_does_not_load(tmp_path):
+    checkpoint.save(tmp_path / "c", nn.Linear(2, 2), Settings(), {})
+    torch.save({"f": print}, tmp_path / "c" / "state.pt")
+    with pytest.raises(Exception, match="(?i)weights.only"):
+        checkpoint.load_state(tmp_path / "c")
+
+
+def test_run_folders_are_not_overwritten_by_accident(tmp_path):
+    path = tmp_path / "run"
+    RunFolder.create(path, Settings())
+    with pytest.raises(FileExistsError, match="exists. Use --resume, --overwrite, or another --name"):
+        RunFolder.create(path, Settings())
+    RunFolder.create(path, Settings(), overwrite=True)
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "cat.jpg").touch()
+    with pytest.raises(FileExistsError, match="was not made by smoothout; it is not overwritten"):
+        RunFolder.create(foreign, Settings(), overwrite=True)
+    assert (foreign / "cat.jpg").exists()
+    with pytest.raises(FileNotFoundError, match=r"holds no run .no config.json.; start it without --resume"):
+        RunFolder.open(foreign)

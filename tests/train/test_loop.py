@@ -1,0 +1,189 @@
+"""The training loop: against a loop written by hand, and resumed against uninterrupted."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from references import by_hand
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from smoothout.large_batch import ghost_batches, partition
+from smoothout.noise.philox import fold
+from smoothout.train import data, models
+from smoothout.train.config import Settings
+from smoothout.train.loop import _NOISE, _ORDER, _STEP, optimizers, train
+from smoothout.train.run_folder import RunFolder
+
+USER = Path(__file__).with_name("user_code.py")
+
+
+class Watcher:
+    def __init__(self, stop_after=None):
+        self.rows, self.updates, self._stop_after = [], 0, stop_after
+
+    def started(self, lines, updates):
+        self.lines, self.expected = lines, updates
+
+    def updated(self):
+        self.updates += 1
+        if self.updates == self._stop_after:
+            raise KeyboardInterrupt
+
+    def finished_epoch(self, row, best):
+        self.rows.append((row, best))
+
+
+def settings(**changes):
+    defaults = {
+        "dataset": f"{USER}:blobs",
+        "model": f"{USER}:net",
+        "batch_size": 64,
+        "ghost_batch_size": 24,
+        "epochs": 4,
+        "strength": 0.05,
+        "seed": 3,
+    }
+    return Settings().replace(**(defaults | changes))
+
+
+def run(path, chosen, watcher=None, resume=False):
+    folder = RunFolder.open(path) if resume else RunFolder.create(path, chosen)
+    result = train(chosen, folder, watcher or Watcher(), resume=resume)
+    return folder, result
+
+
+def weights(folder, name="last"):
+    return load_file(folder.checkpoint(name) / "model.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_equals_a_loop_written_by_hand(tmp_path):
+    chosen = settings(epochs=2, accumulation=2, copies=2, lr_rule="none", milestones=(1,), clip=0.1)
+    folder, _ = run(tmp_path / "run", chosen)
+
+    dataset = data.load(chosen.data, 3)
+    model = models.build(chosen.network.model, dataset.input_shape, dataset.classes, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    step = 0
+    for epoch in range(2):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * 0.1**epoch
+        order = torch.randperm(203, generator=torch.Generator().manual_seed(fold(3, _ORDER, epoch) >> 1))
+        sizes = partition(203, 64)  # 64, 64, 64, 11: two updates of 128 and 75 samples
+        batches = torch.split(order, sizes)
+        for pair in (batches[:2], batches[2:]):
+            samples = sum(map(len, pair))
+            ghosts = [ghost for indices in pair for ghost in ghost_batches(indices, size=24)]
+            for k, indices in enumerate(ghosts):
+                for copy in range(2):
+                    torch.default_generator.manual_seed(fold(3, _STEP, step, k) >> 1)
+                    with by_hand(model, 0.05, (fold(3, _NOISE), step, k, copy), left_out=("1.weight", "1.bias")):
+                        logits = model(dataset.train.inputs[indices])
+                        loss = functional.cross_entropy(logits, dataset.train.targets[indices])
+                        (loss * (len(indices) / samples / 2)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    assert equal(weights(folder), model.state_dict())
+
+
+CASES = {
+    "plain": {"strength": 0.0},
+    "filter noise": {"scale": "filter", "strength": 0.2},
+    "a rising schedule and accumulation": {"noise_schedule": "tanh", "accumulation": 2, "warmup_steps": 3},
+    "Adam": {"optimizer": "Adam", "lr": 0.01},
+    "bf16": {"precision": "bf16"},
+    "rare checkpoints": {"checkpoint_every": 2, "evaluate_every": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_interrupted_and_resumed_equals_uninterrupted(case, tmp_path):
+    chosen = settings(**CASES[case])
+    whole, result = run(tmp_path / "whole", chosen)
+    watcher = Watcher(stop_after=10 if CASES[case].get("accumulation", 1) == 1 else 5)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", chosen, watcher)
+    parts, resumed = run(tmp_path / "parts", chosen, resume=True)
+    for name in ("initial", "last", "best"):
+        assert equal(weights(whole, name), weights(parts, name)), name
+    timeless = [
+        [repr(dataclasses.replace(row, seconds=0, samples_per_second=0)) for row in folder.metrics()]
+        for folder in (whole, parts)
+    ]
+    assert timeless[0] == timeless[1]
+    assert len(timeless[0]) == 4
+    assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(result, seconds=0)
+
+
+def test_interrupted_before_the_first_checkpoint(tmp_path):
+    chosen = settings(epochs=1)
+    whole, _ = run(tmp_path / "whole", chosen)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", chosen, Watcher(stop_after=2))
+    parts, _ = run(tmp_path / "parts", chosen, resume=True)
+    assert equal(weights(whole), weights(parts))
+
+
+def test_what_a_run_writes(tmp_path):
+    watcher = Watcher()
+    folder, result = run(tmp_path / "run", settings(scale="filter", strength=0.2), watcher)
+    assert watcher.updates == watcher.expected == result.updates == 16
+    rows = folder.metrics()
+    assert [row.epoch for row in rows] == [1, 2, 3, 4]
+    assert [row.updates for row in rows] == [4, 8, 12, 16]
+    assert all(row.strength == 0.2 for row in rows)
+    assert all(0.19 < row.r < 0.21 for row in rows)
+    assert rows[2].lr == pytest.approx(rows[0].lr / 10)
+    initial, last = weights(folder, "initial"), weights(folder)
+    names = [name for name, _ in models.build(f"{USER}:net", (6,), 4, 3).named_parameters()]
+    distance = sum(float((initial[n].double() - last[n].double()).square().sum()) for n in names) ** 0.5
+    assert rows[-1].distance == pytest.approx(distance, rel=1e-6)
+    best = min(rows, key=lambda row: (row.holdout_error1, row.holdout_loss))
+    assert result.best_epoch == best.epoch
+    assert result.test_accuracy_best == 100 - best.test_error1
+    assert result.test_accuracy_last == 100 - rows[-1].test_error1
+    assert result.test_accuracy_last > 50
+    assert (folder.path / "result.json").exists()
+
+
+def test_arms_share_start_and_order_per_seed(tmp_path):
+    plain, _ = run(tmp_path / "plain", settings(strength=0.0, epochs=1))
+    noisy, _ = run(tmp_path / "noisy", settings(strength=0.1, epochs=1))
+    other, _ = run(tmp_path / "other", settings(seed=4, epochs=1))
+    assert equal(weights(plain, "initial"), weights(noisy, "initial"))
+    assert not equal(weights(plain, "initial"), weights(other, "initial"))
+    assert not equal(weights(plain), weights(noisy))
+
+
+def test_epochs_between_evaluations(tmp_path):
+    folder, result = run(tmp_path / "run", settings(evaluate_every=3))
+    assert [row.epoch for row in folder.metrics() if row.test_loss == row.test_loss] == [3, 4]
+    assert result.best_epoch in (3, 4)
+
+
+def test_divergence_is_told(tmp_path):
+    with pytest.raises(FloatingPointError, match="the training loss is .* in epoch 1, update 4: training has diverged"):
+        run(tmp_path / "run", settings(model=f"{USER}:diverging"))
+
+
+def test_half_precision_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="precision is fp16 and the device a CPU, where it would silently be fp32"):
+        run(tmp_path / "run", settings(precision="fp16", device="cpu"))
+
+
+@pytest.mark.parametrize("name", sorted(optimizers()))
+def test_every_optimizer_makes_an_epoch(name, tmp_path):
+    _, result = run(tmp_path / "run", settings(optimizer=name, lr=0.001, epochs=1))
+    assert result.updates == 4
+
+
+def test_an_unknown_optimizer_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match="the optimizer is 'LBFGS'; expected one of ASGD, Adadelta.*, SGD"):
+        run(tmp_path / "run", settings(optimizer="LBFGS"))

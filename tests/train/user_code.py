@@ -1,0 +1,33 @@
+"""Small data and models for the tests, named as FILE.py:function."""
+
+import torch
+from torch import nn
+
+
+def blobs():
+    """Four classes around four corners of a 6-dimensional cube, noisy enough to be missed now and then."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 6, generator=generator)
+
+    def split(count):
+        targets = torch.randint(0, 4, (count,), generator=generator)
+        return centres[targets] + torch.randn(count, 6, generator=generator), targets
+
+    return {"train": split(203), "holdout": split(60), "test": split(60)}
+
+
+def net(num_classes, input_shape):
+    """With BatchNorm and dropout."""
+    return nn.Sequential(
+        nn.Linear(*input_shape, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, num_classes)
+    )
+
+
+def diverging(input_shape):
+    """Gives no finite logits."""
+
+    class Net(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs) * float("inf")
+
+    return Net(*input_shape, 4)
