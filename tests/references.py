@@ -59,7 +59,13 @@ def lane_sum(values):
 
 def filters(parameter, transposed_groups=None):
     """Lists of the multi-indices that make up each filter."""
-    everywhere = list(torch.cartesian_prod(*(torch.arange(n) for n in parameter.shape)).reshape(-1, parameter.dim()).tolist()) if parameter.dim() else [[]]
+    everywhere = (
+        list(
+            torch.cartesian_prod(*(torch.arange(n) for n in parameter.shape)).reshape(-1, parameter.dim()).tolist()
+        )
+        if parameter.dim()
+        else [[]]
+    )
     if parameter.dim() < 2:
         return [[index] for index in everywhere]
     if transposed_groups is None:

@@ -9,6 +9,13 @@ from smoothout.cli.compare import read_arms
 DEMO = Path(__file__).parents[1] / "experiments" / "demo"
 
 
+def test_the_readmes_table_is_the_measured_one():
+    spec = importlib.util.spec_from_file_location("table", DEMO / "table.py")
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    assert table.table(DEMO / "results.json") in DEMO.parents[1].joinpath("README.md").read_text()
+
+
 def test_arms_are_written_from_the_choice():
     spec = importlib.util.spec_from_file_location("choose", DEMO / "choose.py")
     choose = importlib.util.module_from_spec(spec)

@@ -53,7 +53,16 @@ def sgd(parameters, **options):
 
 
 def train(
-    scope, model, *, optimizer=sgd, autocast=None, scaler=None, overflow=False, clip=None, schedule=False, forward=None
+    scope,
+    model,
+    *,
+    optimizer=sgd,
+    autocast=None,
+    scaler=None,
+    overflow=False,
+    clip=None,
+    schedule=False,
+    forward=None,
 ):
     """The README's loop; ``scope(step, ghost)`` is what perturbs. Returns all weights and buffers at the end."""
     optimizer = optimizer(model.parameters())
@@ -243,7 +252,10 @@ def test_is_noticed_when_taken_out(part, name, monkeypatch):
 
 def test_the_table_in_words():
     lines = ["| scenario | " + " | ".join(GUARDED) + " |", "|---|" + "---|" * len(GUARDED)]
-    lines += [f"| {name} | " + " | ".join("fails" if name in GUARDED[p] else "" for p in GUARDED) + " |" for name in SCENARIOS]
+    lines += [
+        f"| {name} | " + " | ".join("fails" if name in GUARDED[p] else "" for p in GUARDED) + " |"
+        for name in SCENARIOS
+    ]
     assert "\n".join(lines) in Path(__file__).with_name("mutants.md").read_text()
 
 

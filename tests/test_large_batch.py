@@ -88,7 +88,11 @@ def test_a_sequence_loss_is_weighted_by_tokens():
         ((torch.zeros(0),), ValueError, r"have \[0\] samples"),
         (({},), ValueError, r"have \[\] samples"),
         ((torch.tensor(1.0),), ValueError, "a 0-D tensor; expected samples along dimension 0"),
-        ((torch.zeros(2), ["a", "b"]), TypeError, "holds a str; expected tensors.*Take what is not per sample out"),
+        (
+            (torch.zeros(2), ["a", "b"]),
+            TypeError,
+            "holds a str; expected tensors.*Take what is not per sample out",
+        ),
     ],
 )
 def test_what_cannot_be_cut(batch, error, text):

@@ -46,9 +46,7 @@ def test_a_quadratic_rises_by_half_the_variance_times_the_trace(distribution, va
     model = Weights(torch.randn(20) / 10)
     root = torch.randn(20, 20, dtype=torch.float64)
     hessian = root @ root.T
-    values = sample(
-        SmoothOut(model, 0.2, distribution=distribution), lambda: model.w @ hessian @ model.w / 2
-    )
+    values = sample(SmoothOut(model, 0.2, distribution=distribution), lambda: model.w @ hessian @ model.w / 2)
     rise = 0.2**2 * variance / 2 * hessian.trace()
     assert z_score(values, (model.w @ hessian @ model.w / 2).detach() + rise) < 4
     assert rise > 10 * values.std() / math.sqrt(DRAWS)  # so that the rise is not lost in the error
@@ -92,7 +90,7 @@ def test_the_narrow_well_vanishes_and_the_wide_one_stays():
 
 
 def test_gradient_descent_leaves_the_narrow_well_with_noise_only():
-    # A slope of 1 towards the wide well: far less than the narrow well's 10, more than what smoothing leaves of it.
+    # A slope of 1 towards the wide well: less than the narrow well's 10, more than smoothing leaves of that.
     ends = {}
     for strength in (0.0, 0.4):
         model = Weights([0.03])

@@ -1,4 +1,4 @@
-"""Leaving a block restores every weight bit for bit, whatever its bits, type and layout, and however it is left."""
+"""Leaving a block restores every weight bit for bit, whatever its bits, type and layout, however it is left."""
 
 import pytest
 import torch

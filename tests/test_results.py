@@ -2,9 +2,28 @@ import json
 
 import pytest
 
-from smoothout.results import EpochMetrics, Risk, RunResult, read_metrics, read_run, write_json, write_metrics, write_text
+from smoothout.results import (
+    EpochMetrics,
+    Risk,
+    RunResult,
+    read_metrics,
+    read_run,
+    write_json,
+    write_metrics,
+    write_text,
+)
 
-ROW = EpochMetrics(1, *([0.1, float("nan"), 1 / 3] * 3), lr=1e-3, strength=0.05, r=0.2, updates=4, distance=1.5, seconds=2.0, samples_per_second=3.0)
+ROW = EpochMetrics(
+    1,
+    *([0.1, float("nan"), 1 / 3] * 3),
+    lr=1e-3,
+    strength=0.05,
+    r=0.2,
+    updates=4,
+    distance=1.5,
+    seconds=2.0,
+    samples_per_second=3.0,
+)
 RESULT = RunResult(0, 2, 8, 1, *([50.0] * 5), *([0.5] * 3), seconds=1.25)
 
 

@@ -40,7 +40,9 @@ def test_weights_inside_are_the_references(scale, dtype):
     found = inside(smoother, model, stream=2, draw=1)
     for ordinal, (parameter, weights) in enumerate(zip(model.parameters(), found, strict=True)):
         clean = ordinal in (2, 3)
-        expected = parameter if clean else references.perturbed(parameter, ordinal, 0.4, scale, "uniform", (9, 1, 2, 1))
+        expected = (
+            parameter if clean else references.perturbed(parameter, ordinal, 0.4, scale, "uniform", (9, 1, 2, 1))
+        )
         assert torch.equal(weights, expected)
 
 
@@ -200,7 +202,10 @@ def test_impossible_strengths(strength):
         ({"distribution": "cauchy"}, "distribution is 'cauchy'; expected one of 'uniform', 'normal'"),
         ({"one_dimensional": "no"}, "one_dimensional is 'no'; expected one of 'original', 'skip'"),
         ({"schedule": "cosine"}, "schedule='cosine' needs total_steps"),
-        ({"total_steps": 10, "start_step": 10}, "start_step is 10 of total_steps 10, so the noise would never start"),
+        (
+            {"total_steps": 10, "start_step": 10},
+            "start_step is 10 of total_steps 10, so the noise would never start",
+        ),
         ({"total_steps": 0}, "total_steps is 0; expected a whole number >= 1"),
         ({"seed": -1}, "seed is -1; expected a whole number >= 0"),
         ({"schedule": "anneal", "anneal_index": -1}, "anneal_index is -1; expected a finite number"),
@@ -244,7 +249,10 @@ def test_a_schedule_that_returns_nonsense(factor):
 
 def test_entering_twice():
     smoother = SmoothOut(linear(), 0.1)
-    with smoother.perturbed(), pytest.raises(RuntimeError, match=r"perturbed\(\) while .* opened at .*test_smoothing.py:\d+"):
+    with (
+        smoother.perturbed(),
+        pytest.raises(RuntimeError, match=r"perturbed\(\) while .* opened at .*test_smoothing.py:\d+"),
+    ):
         smoother.perturbed().__enter__()
     with smoother.perturbed():
         pass
@@ -261,7 +269,9 @@ def test_a_generator_that_holds_the_block_open():
 
     generator = batches()
     next(generator)
-    with pytest.raises(RuntimeError, match=r"step\(\) while .*a generator holds the block open, exhaust or close it"):
+    with pytest.raises(
+        RuntimeError, match=r"step\(\) while .*a generator holds the block open, exhaust or close it"
+    ):
         smoother.step()
     generator.close()
     assert same(model.parameters(), clean)
@@ -270,7 +280,14 @@ def test_a_generator_that_holds_the_block_open():
 
 @pytest.mark.parametrize(
     "action",
-    [copy.deepcopy, pickle.dumps, SmoothOut.state_dict, SmoothOut.summary, lambda s: s.load_state_dict({}), SmoothOut.step],
+    [
+        copy.deepcopy,
+        pickle.dumps,
+        SmoothOut.state_dict,
+        SmoothOut.summary,
+        lambda s: s.load_state_dict({}),
+        SmoothOut.step,
+    ],
     ids=["deepcopy", "pickle", "state_dict", "summary", "load_state_dict", "step"],
 )
 def test_what_the_open_block_refuses(action):
@@ -283,7 +300,10 @@ def test_an_optimizer_must_not_step_inside():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     smoother = SmoothOut(model, 0.1)
-    with smoother.perturbed(), pytest.raises(RuntimeError, match=r"SGD.step\(\) inside the perturbed\(\) block opened at"):
+    with (
+        smoother.perturbed(),
+        pytest.raises(RuntimeError, match=r"SGD.step\(\) inside the perturbed\(\) block opened at"),
+    ):
         optimizer.step()
     optimizer.step()
 
@@ -316,9 +336,12 @@ def test_a_closure_may_hold_the_whole_block_but_not_leave_it_open():
 def test_writing_weights_inside_is_told_after_the_restore():
     model = linear()
     clean = model.weight.detach().clone()
-    with pytest.raises(RuntimeError, match="'weight' was written inside the block.*Change weights after the block"):
-        with SmoothOut(model, 0.1).perturbed(), torch.no_grad():
-            model.weight.zero_()
+    with (
+        pytest.raises(RuntimeError, match="'weight' was written inside the block.*Change weights after the block"),
+        SmoothOut(model, 0.1).perturbed(),
+        torch.no_grad(),
+    ):
+        model.weight.zero_()
     assert torch.equal(model.weight, clean)
 
 

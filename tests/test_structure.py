@@ -1,4 +1,4 @@
-"""How the house is built: imports point down, each public name has one path, the bare package needs torch alone."""
+"""How the house is built: imports point down, public names have one path, the bare package needs torch alone."""
 
 import subprocess
 import sys
@@ -17,14 +17,18 @@ def test_imports_point_down():
 def test_public_names():
     public = {name for name in vars(smoothout) if not name.startswith("_")}
     submodules = {path.stem for path in Path(smoothout.__file__).parent.iterdir() if not path.name.startswith("_")}
-    assert public - submodules == set(smoothout.__all__) - {"__version__"} == {"AdaSmoothOut", "SmoothOut", "ghost_batches"}
+    assert (
+        public - submodules
+        == set(smoothout.__all__) - {"__version__"}
+        == {"AdaSmoothOut", "SmoothOut", "ghost_batches"}
+    )
 
 
 def test_the_library_needs_torch_alone():
     # Everything else that the extras bring is made unimportable first.
     script = """
 import sys
-for name in ("numpy", "scipy", "tyro", "rich", "accelerate", "safetensors", "torchvision", "matplotlib", "mnist1d"):
+for name in "numpy scipy tyro rich accelerate safetensors torchvision matplotlib mnist1d".split():
     sys.modules[name] = None
 import torch, smoothout
 model = torch.nn.Linear(3, 2)
@@ -35,5 +39,7 @@ for x, y in smoothout.ghost_batches(torch.ones(5, 3), torch.zeros(5), size=2):
 smoother.step()
 print(smoother.summary().weights)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "8"

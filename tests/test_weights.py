@@ -71,7 +71,9 @@ def test_named_parameters_instead_of_a_model():
 @pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.Sequential])
 def test_wrappers_change_names_but_not_the_noise(wrap):
     plain, wrapped = Net(), wrap(Net())
-    wrapped.load_state_dict({k.replace("", "", 1): v for k, v in zip(wrapped.state_dict(), plain.state_dict().values(), strict=True)})
+    wrapped.load_state_dict(
+        {k.replace("", "", 1): v for k, v in zip(wrapped.state_dict(), plain.state_dict().values(), strict=True)}
+    )
     assert list(reasons(plain).values()) == list(reasons(wrapped).values())
     with SmoothOut(plain, 0.1).perturbed(), SmoothOut(wrapped, 0.1).perturbed():
         for one, other in zip(plain.parameters(), wrapped.parameters(), strict=True):
@@ -114,12 +116,16 @@ def test_parameters_are_followed():
 def test_quiet_parameters_must_exist():
     model = Net()
     model.quiet_parameters = ["last.offset"]
-    with pytest.raises(ValueError, match=r"quiet_parameters of Net names 'last.offset'.*named_parameters\(\) gives"):
+    with pytest.raises(
+        ValueError, match=r"quiet_parameters of Net names 'last.offset'.*named_parameters\(\) gives"
+    ):
         SmoothOut(model, 0.1)
 
 
 def test_what_cannot_be_perturbed_is_refused():
-    with pytest.raises(TypeError, match="pairs .name, parameter., got an item of type Parameter.*model.named_parameters"):
+    with pytest.raises(
+        TypeError, match="pairs .name, parameter., got an item of type Parameter.*model.named_parameters"
+    ):
         SmoothOut(nn.Linear(2, 2).parameters(), 0.1)
     with pytest.raises(ValueError, match="'weight' has no values yet.*Run one batch through the model first"):
         SmoothOut(nn.LazyLinear(2), 0.1)

@@ -36,8 +36,8 @@ def standard_error(values: Sequence[float]) -> float:
     """s / sqrt(n), nan for fewer than two values.
 
     Example:
-        >>> standard_error([1.0, 2.0, 3.0]) == 1 / 3**0.5
-        True
+        >>> standard_error([1.0, 3.0])
+        1.0
     """
     count = len(values)
     if count < 2:

@@ -50,7 +50,13 @@ def test_train_evaluate_resume(capsys, here):
     assert "epoch 2/2" in printed
     assert "\x1b" not in printed  # plain lines in a pipe
     run = here / "runs" / "a"
-    assert {p.name for p in run.iterdir()} == {"config.json", "log.txt", "metrics.csv", "result.json", "checkpoints"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.json",
+        "log.txt",
+        "metrics.csv",
+        "result.json",
+        "checkpoints",
+    }
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"initial", "last", "best"}
     assert printed.strip() in (run / "log.txt").read_text()
     with (run / "metrics.csv").open() as file:
@@ -95,8 +101,9 @@ def test_an_interrupted_run_is_resumed_by_its_name_alone(capsys, monkeypatch):
     assert main(["train", "--name", "a", "--resume", *CODE]) == 0
     assert "epoch 2/2" in capsys.readouterr().out
     assert main([*words, "--name", "b"]) == 0
-    assert Path("runs/a/metrics.csv").read_text().split("\n")[2].split(",")[:10] == (
-        Path("runs/b/metrics.csv").read_text().split("\n")[2].split(",")[:10]
+    assert (
+        Path("runs/a/metrics.csv").read_text().split("\n")[2].split(",")[:10]
+        == (Path("runs/b/metrics.csv").read_text().split("\n")[2].split(",")[:10])
     )
 
 
@@ -119,7 +126,9 @@ def test_mistakes_become_a_line(words, text, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--scale", "layer"], ["--strength", "much"], ["--ghost-size", "3"], ["--holdout", "2"]])
+@pytest.mark.parametrize(
+    "words", [["--scale", "layer"], ["--strength", "much"], ["--ghost-size", "3"], ["--holdout", "2"]]
+)
 def test_mistakes_in_options(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["train", *words])
@@ -155,7 +164,9 @@ def test_compare(capsys, here):
     assert "FAILED: FloatingPointError: the training loss is" in printed
     folder = here / "runs" / "c"
     rows = json.loads((folder / "results.json").read_text())
-    assert [(row["arm"], row["seed"]) for row in rows] == [(a, s) for a in ("plain", "plain + SmoothOut") for s in (3, 4, 5)]
+    assert [(row["arm"], row["seed"]) for row in rows] == [
+        (a, s) for a in ("plain", "plain + SmoothOut") for s in (3, 4, 5)
+    ]
     assert {"test_accuracy_last", "test_accuracy_best", "train_accuracy_last", "updates"} <= rows[0].keys()
     with (folder / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6

@@ -22,7 +22,9 @@ def test_weights_state_and_settings_come_back(tmp_path):
     settings = Settings().replace(strength=0.5)
     checkpoint.save(tmp_path / "c", model, settings, {"epoch": 3, "momentum": torch.ones(2)})
     checkpoint.load_weights(tmp_path / "c", other)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+    )
     assert other.one.weight is other.two.weight
     assert checkpoint.load_state(tmp_path / "c")["epoch"] == 3
     assert checkpoint.load_settings(tmp_path / "c") == settings

@@ -43,7 +43,9 @@ def test_impossible_settings(changes, text):
 
 
 def plan(samples=1000, **changes):
-    return make_plan(Settings().replace(batch_size=300, ghost_batch_size=100, epochs=8, lr=0.1, **changes), samples)
+    return make_plan(
+        Settings().replace(batch_size=300, ghost_batch_size=100, epochs=8, lr=0.1, **changes), samples
+    )
 
 
 def test_sizes_of_a_plan():
@@ -64,5 +66,7 @@ def test_the_rate_follows_rule_base_warmup_and_milestones():
     warm = plan(lr_rule="none", warmup_steps=4)
     assert [warm.lr(update) for update in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
     cosine = plan(lr_rule="none", lr_schedule="cosine")
-    assert [cosine.lr(update) for update in (0, 16, 31)] == pytest.approx([0.1, 0.05, 0.1 * (1 - 0.997592) ], rel=1e-2)
+    assert [cosine.lr(update) for update in (0, 16, 31)] == pytest.approx(
+        [0.1, 0.05, 0.1 * (1 - 0.997592)], rel=1e-2
+    )
     assert plan(lr_rule="none", lr_schedule="constant").lr(31) == pytest.approx(0.1)

@@ -14,7 +14,9 @@ from smoothout.train.data.splits import cut_holdout
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="'cifar'; expected one of fashion_mnist, imagefolder, mnist1d, or FILE.py"):
+    with pytest.raises(
+        ValueError, match="'cifar'; expected one of fashion_mnist, imagefolder, mnist1d, or FILE.py"
+    ):
         data.load(Data("cifar"), 0)
 
 
@@ -122,7 +124,9 @@ def test_missing_and_broken_files(fashion, monkeypatch):
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte is no IDX file of bytes, or cut short"):
         data.load(Data("fashion_mnist", data_dir=fashion), 0)
     (fashion / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="no file t10k-labels-idx1-ubyte or .*On Debian install the package"):
+    with pytest.raises(
+        FileNotFoundError, match="no file t10k-labels-idx1-ubyte or .*On Debian install the package"
+    ):
         data.load(Data("fashion_mnist", data_dir=fashion), 0)
 
 
@@ -197,7 +201,7 @@ def test_trees_that_do_not_fit(tree):
 
 # -- FILE.py:function ----------------------------------------------------------------------------------------
 
-USER = '''
+USER = """
 import torch
 from torch.utils.data import Dataset
 
@@ -222,7 +226,7 @@ def wrong():
 
 def odd():
     return {"train": (1, 2), "test": 3}
-'''
+"""
 
 
 def test_data_of_a_users_function(tmp_path):

@@ -169,12 +169,16 @@ def test_epochs_between_evaluations(tmp_path):
 
 
 def test_divergence_is_told(tmp_path):
-    with pytest.raises(FloatingPointError, match="the training loss is .* in epoch 1, update 4: training has diverged"):
+    with pytest.raises(
+        FloatingPointError, match="the training loss is .* in epoch 1, update 4: training has diverged"
+    ):
         run(tmp_path / "run", settings(model=f"{USER}:diverging"))
 
 
 def test_half_precision_on_a_cpu_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="precision is fp16 and the device a CPU, where it would silently be fp32"):
+    with pytest.raises(
+        ValueError, match="precision is fp16 and the device a CPU, where it would silently be fp32"
+    ):
         run(tmp_path / "run", settings(precision="fp16", device="cpu"))
 
 

@@ -33,7 +33,13 @@ def test_names_of_the_original():
     shallow = models.build("cifar10_shallow", (3, 32, 32), 10, 0).state_dict()
     assert {"features.0.weight", "features.4.weight", "classifier.8.bias"} <= shallow.keys()
     resnet = models.build("resnet", (3, 32, 32), 10, 0).state_dict()
-    assert {"conv1.weight", "bn1.weight", "layer2.0.downsample.0.weight", "layer3.6.conv2.weight", "fc.bias"} <= resnet.keys()
+    assert {
+        "conv1.weight",
+        "bn1.weight",
+        "layer2.0.downsample.0.weight",
+        "layer3.6.conv2.weight",
+        "fc.bias",
+    } <= resnet.keys()
 
 
 def test_resnet_starts_as_the_original():

@@ -1,0 +1,40 @@
+# One word a chore; .ci/run uses the same words.
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := .[all,test]
+
+.PHONY: help install demo choose test lint types clean
+
+help:  ## list the chores
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: .venv/installed  ## make .venv with the package, every extra and the test tools
+
+# uv is fast; where it does not install, pip does the same.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv; then \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '$(EXTRAS)'; \
+	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '$(EXTRAS)'; \
+	fi
+	touch $@
+
+demo: install  ## train small batch, large batch and both with noise, 5 seeds each, and compare (under four minutes)
+	$(BIN)/smoothout compare experiments/demo/arms.toml --name demo --overwrite
+
+choose: install  ## choose the demo's strengths on the hold-out again (about ten minutes)
+	$(BIN)/python experiments/demo/choose.py
+
+test: install  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: install  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## check types
+	$(BIN)/mypy
+
+clean:  ## remove the environment, caches and build outputs; runs/ and data/ stay
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
