@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smoothout.noise.philox import fold
 from smoothout.large_batch import partition
+from smoothout.noise.philox import fold
 
 EVALUATION_BATCH = 1000
 _HOLDOUT = 1  # tells the seed of the cut from other uses of the run's seed
@@ -42,7 +42,9 @@ class Resident:
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         if len(inputs) != len(targets):
-            raise ValueError(f"there are {len(inputs)} inputs and {len(targets)} targets; expected as many of each.")
+            raise ValueError(
+                f"there are {len(inputs)} inputs and {len(targets)} targets; expected as many of each."
+            )
         self.inputs, self.targets = inputs, targets
 
     def __len__(self) -> int:
@@ -62,7 +64,9 @@ class Resident:
         """See :class:`Split`; leaves augmentation to the data set's ``augment``."""
         del augment
         if order is None:
-            yield from zip(torch.split(self.inputs, list(sizes)), torch.split(self.targets, list(sizes)), strict=True)
+            yield from zip(
+                torch.split(self.inputs, list(sizes)), torch.split(self.targets, list(sizes)), strict=True
+            )
             return
         for indices in torch.split(order.to(self.targets.device), list(sizes)):
             yield self.inputs[indices], self.targets[indices]
@@ -149,7 +153,9 @@ class DataSet:
 
     def to(self, device: torch.device) -> "DataSet":
         """The data set with its batches on a device."""
-        return replace(self, train=self.train.to(device), holdout=self.holdout.to(device), test=self.test.to(device))
+        return replace(
+            self, train=self.train.to(device), holdout=self.holdout.to(device), test=self.test.to(device)
+        )
 
     def split(self, name: str) -> Resident | Streamed:
         """A split by its name."""
