@@ -97,6 +97,7 @@ class Show:
 
     def __init__(self, folder: RunFolder, settings: Settings) -> None:
         self._folder, self._settings = folder, settings
+        self._best_holdout = 0.0
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -136,7 +137,15 @@ class Show:
             f"test loss {row.test_loss:.4f}  lr {row.lr:.3g}  r {row.r:.3g}  "
             f"{row.samples_per_second:,.0f} samples/s{'  best' if best else ''}"
         )
-        self._bar.update(self._task, description=f"epoch {row.epoch + 1}")
+        coming = min(row.epoch + 1, epochs)
+        text = f"epoch {coming}/{epochs}  train loss {row.train_loss:.3f}  {self._best(row)}"
+        self._bar.update(self._task, description=text)
+
+    def _best(self, row: EpochMetrics) -> str:
+        """Hold-out accuracy now and at its best, for the live line."""
+        now = 100 - row.holdout_error1
+        self._best_holdout = max(self._best_holdout, now) if now == now else self._best_holdout  # noqa: PLR0124
+        return f"hold-out {now:.2f} % (best {self._best_holdout:.2f} %)"
 
     def finished(self, result: RunResult) -> None:
         """Print how the run ended."""
