@@ -1,6 +1,6 @@
 """Choose the demo's strengths and weight decays on the hold-out, and write arms.toml.
 
-    python experiments/demo/choose.py [--epochs N]
+    python experiments/demo/choose.py
 
 Every trial is run with seeds that the demo does not use, and scored by its mean hold-out accuracy after the
 last epoch; test samples play no part. Both tuned arms get the same number of trials. All trials are kept in
@@ -8,20 +8,18 @@ choice.json, from which arms.toml is written.
 """
 
 import json
-import sys
 from pathlib import Path
 
-from smoothout.train.comparison import Arm, run_all
+from smoothout.train.comparison import Arm, run_all, start
 from smoothout.train.config import Settings
 
 HERE = Path(__file__).parent
 SEEDS = (100, 101, 102)
-EPOCHS = int(sys.argv[sys.argv.index("--epochs") + 1]) if "--epochs" in sys.argv else 60
 COMMON = {
     "batch_size": 1000,
     "ghost_batch_size": 200,
     "base_batch": 100,
-    "epochs": EPOCHS,
+    "epochs": 60,
     "evaluate_every": 5,
     "checkpoint_every": 20,
 }
@@ -32,7 +30,9 @@ TRIALS: dict[str, list[dict[str, object]]] = {
     "large batch + AdaSmoothOut": [{"strength": a, "scale": "filter"} for a in (0.1, 0.2, 0.3, 0.4)],
     "tuned large batch": [{"weight_decay": decay} for decay in DECAYS],
     "tuned large batch + SmoothOut": [
-        {"weight_decay": decay, "strength": a} for decay in (5e-3, 1e-2, 2e-2) for a in (0.005, 0.01, 0.02, 0.03)
+        {"weight_decay": decay, "strength": a}
+        for decay in (1.4e-2, 2e-2, 2.5e-2, 3e-2)
+        for a in (0.002, 0.005, 0.01)
     ],
     "small batch + SmoothOut": [SMALL | {"strength": a} for a in (0.01, 0.02, 0.03, 0.05)],
 }
@@ -56,8 +56,13 @@ def main() -> None:
         for options in trials
     ]
     folder = Path("runs/demo-choice")
-    folder.mkdir(parents=True, exist_ok=True)
+    start(folder, arms, SEEDS, overwrite=True, resume=False)
     outcomes = run_all(folder, arms, SEEDS, 2, lambda o: print(o.arm, o.seed, o.error or "done", flush=True))
+    failed = [
+        f"{outcome.arm}, seed {outcome.seed}: {outcome.error}" for outcome in outcomes if outcome.result is None
+    ]
+    if failed:
+        raise SystemExit("nothing is chosen, since runs failed:\n" + "\n".join(failed))
     scores: dict[str, float] = {}
     for arm in arms:
         runs = [outcome.result.holdout_accuracy_last for outcome in outcomes if outcome.arm == arm.name]

@@ -131,6 +131,15 @@ def test_interrupted_before_the_first_checkpoint(tmp_path):
     assert equal(weights(whole), weights(parts))
 
 
+def test_interrupted_before_anything_was_written(tmp_path):
+    chosen = settings(epochs=1)
+    whole, _ = run(tmp_path / "whole", chosen)
+    RunFolder.create(tmp_path / "parts", chosen)
+    parts, _ = run(tmp_path / "parts", chosen, resume=True)
+    assert equal(weights(whole), weights(parts))
+    assert equal(weights(whole, "initial"), weights(parts, "initial"))
+
+
 def test_what_a_run_writes(tmp_path):
     watcher = Watcher()
     folder, result = run(tmp_path / "run", settings(scale="filter", strength=0.2), watcher)

@@ -32,6 +32,10 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[EpochMetrics]]], stem: Pa
             _band(axes, runs, name, COLOURS[index % len(COLOURS)], ("-", "--")[index // len(COLOURS) % 2], arm)
         axes.set(xlabel="epoch", ylabel=label, yscale=scale)
         axes.grid(alpha=0.3)
+    counts = sorted({len(runs) for runs in curves.values()})
+    figure.suptitle(
+        f"mean over {' or '.join(map(str, counts))} seeds; band: from the lowest to the highest", fontsize=10
+    )
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]

@@ -175,8 +175,8 @@ def _run(path: Path, settings: Settings) -> RunResult:
     """One run, in a worker process."""
     if (path / "result.json").is_file():
         return read_run(path / "result.json")
-    resume = path.exists()
-    folder = RunFolder.open(path) if resume else RunFolder.create(path, settings)
+    resume = (path / "config.json").is_file()
+    folder = RunFolder.open(path) if resume else RunFolder.create(path, settings, overwrite=True)
     return train(settings, folder, Silent(folder), resume=resume)
 
 

@@ -333,11 +333,14 @@ def _state(run: Run, progress: Progress) -> dict[str, Any]:
 
 def _resume(run: Run, folder: RunFolder) -> Progress:
     """Bring everything to where the last checkpoint was made."""
-    checkpoint.load_weights(folder.checkpoint("initial"), run.network)
-    run.initial = [parameter.detach().clone() for parameter in run.network.parameters()]
-    last = folder.checkpoint("last")
     try:
-        last = checkpoint.find(last)
+        initial = checkpoint.find(folder.checkpoint("initial"))
+    except FileNotFoundError:
+        return _begin(run, folder)  # interrupted before anything was written
+    checkpoint.load_weights(initial, run.network)
+    run.initial = [parameter.detach().clone() for parameter in run.network.parameters()]
+    try:
+        last = checkpoint.find(folder.checkpoint("last"))
     except FileNotFoundError:
         return Progress()  # interrupted before the first checkpoint
     checkpoint.load_weights(last, run.network)
