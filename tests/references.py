@@ -60,9 +60,7 @@ def lane_sum(values):
 def filters(parameter, transposed_groups=None):
     """Lists of the multi-indices that make up each filter."""
     everywhere = (
-        list(
-            torch.cartesian_prod(*(torch.arange(n) for n in parameter.shape)).reshape(-1, parameter.dim()).tolist()
-        )
+        list(torch.cartesian_prod(*(torch.arange(n) for n in parameter.shape)).reshape(-1, parameter.dim()).tolist())
         if parameter.dim()
         else [[]]
     )

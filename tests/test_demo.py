@@ -26,6 +26,9 @@ def test_arms_are_written_from_the_choice():
     assert not set(seeds) & set(choice["seeds"])
     tuned = {name: len(trials) for name, trials in choice["trials"].items() if name.startswith("tuned")}
     assert len(set(tuned.values())) == 1  # equal budgets
+    baseline = max(choice["trials"]["tuned large batch"], key=lambda trial: trial["holdout_accuracy"])["options"]
+    tried = [trial["options"]["weight_decay"] for trial in choice["trials"]["tuned large batch + SmoothOut"]]
+    assert baseline["weight_decay"] in tried  # the noisy arm may have the baseline's best decay, too
     assert [arm.name for arm in arms] == [
         "small batch",
         "large batch",

@@ -253,8 +253,7 @@ def test_is_noticed_when_taken_out(part, name, monkeypatch):
 def test_the_table_in_words():
     lines = ["| scenario | " + " | ".join(GUARDED) + " |", "|---|" + "---|" * len(GUARDED)]
     lines += [
-        f"| {name} | " + " | ".join("fails" if name in GUARDED[p] else "" for p in GUARDED) + " |"
-        for name in SCENARIOS
+        f"| {name} | " + " | ".join("fails" if name in GUARDED[p] else "" for p in GUARDED) + " |" for name in SCENARIOS
     ]
     assert "\n".join(lines) in Path(__file__).with_name("mutants.md").read_text()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smoothout import SmoothOut
+from smoothout import SmoothOut, smoothing
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = {
@@ -92,17 +92,31 @@ def test_however_the_block_is_left(leave, dtype):
     assert [storage_bytes(parameter) for parameter in parameters] == before
 
 
-def test_an_interrupt_on_the_way_in(monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (torch, "_foreach_copy_"),
+        (torch, "_foreach_add_"),
+        (torch, "clear_autocast_cache"),
+        (smoothing, "register_optimizer_step_pre_hook"),
+        (SmoothOut, "_versions"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_interrupt_on_the_way_in(place, name, monkeypatch):
     model = nn.Linear(3, 2)
     before = storage_bytes(model.weight)
     smoother = SmoothOut(model, 0.5)
-    original = torch._foreach_add_
+    original, calls = getattr(place, name), []
 
     def interrupted(*arguments):
-        original(*arguments)
-        raise KeyboardInterrupt
+        done = original(*arguments)
+        calls.append(name)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return done
 
-    monkeypatch.setattr(torch, "_foreach_add_", interrupted)
+    monkeypatch.setattr(place, name, interrupted)
     with pytest.raises(KeyboardInterrupt), smoother.perturbed():
         pass
     monkeypatch.undo()
@@ -126,6 +140,17 @@ def test_an_interrupt_on_the_way_out(monkeypatch):
     monkeypatch.setattr(smoother._snapshot, "restore", interrupted_once)
     with pytest.raises(KeyboardInterrupt), smoother.perturbed():
         pass
+    assert storage_bytes(model.weight) == before
+
+
+def test_inference_mode_first_and_training_after_it():
+    model = nn.Linear(3, 2)
+    before = storage_bytes(model.weight)
+    smoother = SmoothOut(model, 0.5)
+    with torch.inference_mode(), smoother.perturbed():
+        assert storage_bytes(model.weight) != before
+    with smoother.perturbed():
+        model(torch.ones(1, 3)).sum().backward()
     assert storage_bytes(model.weight) == before
 
 

@@ -54,9 +54,7 @@ def test_equals_the_reference(case, scale, distribution):
         if distribution == "uniform":
             assert torch.equal(theta, expected)
         else:  # libraries' logarithms and sines: 1 ulp
-            torch.testing.assert_close(
-                theta, expected, rtol=2e-7 if theta.dtype == torch.float32 else 1e-13, atol=0
-            )
+            torch.testing.assert_close(theta, expected, rtol=2e-7 if theta.dtype == torch.float32 else 1e-13, atol=0)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])

@@ -40,9 +40,7 @@ def test_weights_inside_are_the_references(scale, dtype):
     found = inside(smoother, model, stream=2, draw=1)
     for ordinal, (parameter, weights) in enumerate(zip(model.parameters(), found, strict=True)):
         clean = ordinal in (2, 3)
-        expected = (
-            parameter if clean else references.perturbed(parameter, ordinal, 0.4, scale, "uniform", (9, 1, 2, 1))
-        )
+        expected = parameter if clean else references.perturbed(parameter, ordinal, 0.4, scale, "uniform", (9, 1, 2, 1))
         assert torch.equal(weights, expected)
 
 
@@ -168,16 +166,26 @@ def test_a_state_goes_on_with_the_same_noise():
     assert same(inside(smoother, model), inside(other, model))
 
 
+def test_a_state_of_another_kind_is_refused_and_changes_nothing():
+    smoother = SmoothOut(linear(), 0.1)
+    with pytest.raises(ValueError, match=r"the state has the keys \['updates'\]; expected .* Pass what state_dict"):
+        smoother.load_state_dict({"updates": 1})
+    with pytest.raises(ValueError, match="strength is -1.0"):
+        smoother.load_state_dict(smoother.state_dict() | {"updates": 3, "strength": -1.0})
+    assert smoother.updates == 0
+
+
 def test_a_state_of_other_settings_is_refused():
     state = SmoothOut(linear(), 0.1, scale="weight").state_dict()
     with pytest.raises(ValueError, match=r"scale='weight' and this smoother has scale='none'.*Build it with"):
         SmoothOut(linear(), 0.1).load_state_dict(state)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "anneal", "tanh", "cosine"])
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
-def test_copies_carry_their_model_along(clone):
+def test_copies_carry_their_model_along(clone, schedule):
     model = linear()
-    smoother = SmoothOut(model, 0.1)
+    smoother = SmoothOut(model, 0.1, schedule=schedule, total_steps=9)
     smoother.step()
     other = clone(smoother)
     other_model = other._source
@@ -214,6 +222,19 @@ def test_impossible_strengths(strength):
 def test_impossible_options(options, text):
     with pytest.raises(ValueError, match=text):
         SmoothOut(linear(), 0.1, **options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    numpy = pytest.importorskip("numpy")
+    smoother = SmoothOut(linear(), numpy.float32(0.5), seed=numpy.int64(3))
+    with smoother.perturbed(stream=numpy.int32(1)):
+        pass
+    assert smoother.strength == 0.5
+
+
+def test_a_schedule_that_is_none():
+    with pytest.raises(TypeError, match="schedule is None; expected a name or a function"):
+        SmoothOut(linear(), 0.1, schedule=None)
 
 
 @pytest.mark.parametrize("value", ["0.1", True, None])
@@ -269,9 +290,7 @@ def test_a_generator_that_holds_the_block_open():
 
     generator = batches()
     next(generator)
-    with pytest.raises(
-        RuntimeError, match=r"step\(\) while .*a generator holds the block open, exhaust or close it"
-    ):
+    with pytest.raises(RuntimeError, match=r"step\(\) while .*a generator holds the block open, exhaust or close it"):
         smoother.step()
     generator.close()
     assert same(model.parameters(), clean)
@@ -343,6 +362,28 @@ def test_writing_weights_inside_is_told_after_the_restore():
     ):
         model.weight.zero_()
     assert torch.equal(model.weight, clean)
+
+
+def test_replacing_a_parameter_inside_is_told():
+    model = linear()
+    with (
+        pytest.raises(RuntimeError, match="added, replaced, moved or frozen inside the block"),
+        SmoothOut(model, 0.1).perturbed(),
+    ):
+        model.weight = nn.Parameter(model.weight.detach().clone())
+
+
+def test_a_block_is_left_once():
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    block = SmoothOut(model, 0.1).perturbed()
+    with block:
+        model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    stepped = model.weight.detach().clone()
+    with pytest.raises(RuntimeError, match="is not open; leave a block once"):
+        block.__exit__(None, None, None)
+    assert torch.equal(model.weight, stepped)
 
 
 def test_a_forgotten_step_warns_once():

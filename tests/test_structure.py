@@ -39,7 +39,5 @@ for x, y in smoothout.ghost_batches(torch.ones(5, 3), torch.zeros(5), size=2):
 smoother.step()
 print(smoother.summary().weights)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "8"

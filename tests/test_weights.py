@@ -113,12 +113,16 @@ def test_parameters_are_followed():
     assert moved() == {"0.bias", "0.weight"}
 
 
+def test_quiet_parameters_may_use_any_name_of_a_tied_one():
+    model = Net()
+    model.quiet_parameters = ["head.weight"]
+    assert reasons(model)["embedding.weight"] == "quiet_parameters"
+
+
 def test_quiet_parameters_must_exist():
     model = Net()
     model.quiet_parameters = ["last.offset"]
-    with pytest.raises(
-        ValueError, match=r"quiet_parameters of Net names 'last.offset'.*named_parameters\(\) gives"
-    ):
+    with pytest.raises(ValueError, match=r"quiet_parameters of Net names 'last.offset'.*named_parameters\(\) gives"):
         SmoothOut(model, 0.1)
 
 

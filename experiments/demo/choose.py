@@ -30,9 +30,7 @@ TRIALS: dict[str, list[dict[str, object]]] = {
     "large batch + AdaSmoothOut": [{"strength": a, "scale": "filter"} for a in (0.1, 0.2, 0.3, 0.4)],
     "tuned large batch": [{"weight_decay": decay} for decay in DECAYS],
     "tuned large batch + SmoothOut": [
-        {"weight_decay": decay, "strength": a}
-        for decay in (1.4e-2, 2e-2, 2.5e-2, 3e-2)
-        for a in (0.002, 0.005, 0.01)
+        {"weight_decay": decay, "strength": a} for decay in (1.4e-2, 2e-2, 2.5e-2, 3e-2) for a in (0.002, 0.005, 0.01)
     ],
     "small batch + SmoothOut": [SMALL | {"strength": a} for a in (0.01, 0.02, 0.03, 0.05)],
 }
@@ -58,9 +56,7 @@ def main() -> None:
     folder = Path("runs/demo-choice")
     start(folder, arms, SEEDS, overwrite=True, resume=False)
     outcomes = run_all(folder, arms, SEEDS, 2, lambda o: print(o.arm, o.seed, o.error or "done", flush=True))
-    failed = [
-        f"{outcome.arm}, seed {outcome.seed}: {outcome.error}" for outcome in outcomes if outcome.result is None
-    ]
+    failed = [f"{outcome.arm}, seed {outcome.seed}: {outcome.error}" for outcome in outcomes if outcome.result is None]
     if failed:
         raise SystemExit("nothing is chosen, since runs failed:\n" + "\n".join(failed))
     scores: dict[str, float] = {}

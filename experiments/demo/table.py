@@ -19,16 +19,12 @@ HERE = Path(__file__).parent
 def table(results: Path) -> str:
     """Mean +- 95 % interval over seeds, and paired differences."""
     arms, _ = read_arms(HERE / "arms.toml")
-    outcomes = [
-        Outcome(row.pop("arm"), row["seed"], RunResult(**row), None) for row in json.loads(results.read_text())
-    ]
+    outcomes = [Outcome(row.pop("arm"), row["seed"], RunResult(**row), None) for row in json.loads(results.read_text())]
     lines = ["| arm | test accuracy, last epoch | difference, paired | against |", "|---|---|---|---|"]
     for each in summarise(arms, outcomes):
         difference = each.difference_last
         shown = (
-            ""
-            if difference is None
-            else f"{difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
+            "" if difference is None else f"{difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
         )
         lines.append(f"| {each.arm} | {each.test_last} | {shown} | {each.against or ''} |")
     return "\n".join(lines)

@@ -1,23 +1,26 @@
 """Checks of what a user passes in; each error names the value, what was expected and the remedy."""
 
 import math
+import operator
 from collections.abc import Iterable
-from typing import get_args
+from numbers import Real
+from typing import SupportsIndex, get_args
 
 
-def nonnegative(name: str, value: float, remedy: str) -> float:
+def nonnegative(name: str, value: object, remedy: str) -> float:
     """Return ``value`` as a float, or raise ``ValueError`` unless it is finite and >= 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {value!r}; expected a number >= 0. {remedy}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} is {value}; expected a finite number >= 0. {remedy}")
     return float(value)
 
 
-def whole(name: str, value: int, *, at_least: int, below: int | None = None) -> int:
+def whole(name: str, value: SupportsIndex, *, at_least: int, below: int | None = None) -> int:
     """Return ``value``, or raise unless it is an integer in [at_least, below)."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} is {value!r}; expected a whole number >= {at_least}.")
+    value = operator.index(value)
     if value < at_least or (below is not None and value >= below):
         upper = "" if below is None else f" and < {below}"
         raise ValueError(f"{name} is {value}; expected a whole number >= {at_least}{upper}.")

@@ -4,6 +4,7 @@ Sources: constant, anneal and tanh are the original SmoothOut program's; cosine 
 (Bisla, Wang, Choromanska 2022, arXiv 2201.08025).
 """
 
+import functools
 import math
 
 from smoothout import _checks
@@ -15,19 +16,19 @@ def constant(_step: int) -> float:
     return 1.0
 
 
-def anneal(index: float) -> Schedule:
+def anneal(step: int, *, index: float) -> float:
     """sqrt((1 + t)^-index): falls from 1."""
-    return lambda step: math.sqrt((1 + step) ** -index)
+    return math.sqrt((1 + step) ** -index)
 
 
-def tanh(scale: float, total_steps: int) -> Schedule:
+def tanh(step: int, *, scale: float, total_steps: int) -> float:
     """(1 + tanh(scale (t / T - 1/2))) / 2: rises from about 0 to about 1."""
-    return lambda step: (1 + math.tanh(scale * (step / total_steps - 0.5))) / 2
+    return (1 + math.tanh(scale * (step / total_steps - 0.5))) / 2
 
 
-def cosine(gain: float, total_steps: int) -> Schedule:
+def cosine(step: int, *, gain: float, total_steps: int) -> float:
     """1 + gain (1 - cos(pi t / T)) / 2: rises from 1 to 1 + gain."""
-    return lambda step: 1 + gain * (1 - math.cos(math.pi * step / total_steps)) / 2
+    return 1 + gain * (1 - math.cos(math.pi * step / total_steps)) / 2
 
 
 def named(
@@ -43,12 +44,15 @@ def named(
     if name == "constant":
         return constant
     if name == "anneal":
-        return anneal(_checks.nonnegative("anneal_index", anneal_index, "The original uses 0.55."))
+        index = _checks.nonnegative("anneal_index", anneal_index, "The original uses 0.55.")
+        return functools.partial(anneal, index=index)
     if total_steps is None:
         raise ValueError(
             f"schedule={name!r} needs total_steps, the number of optimizer steps of the whole run, "
             f"and got None. Pass total_steps=epochs * steps_per_epoch."
         )
     if name == "tanh":
-        return tanh(_checks.nonnegative("tanh_scale", tanh_scale, "The original uses 10."), total_steps)
-    return cosine(_checks.nonnegative("cosine_gain", cosine_gain, "LPF-SGD uses 15."), total_steps)
+        scale = _checks.nonnegative("tanh_scale", tanh_scale, "The original uses 10.")
+        return functools.partial(tanh, scale=scale, total_steps=total_steps)
+    gain = _checks.nonnegative("cosine_gain", cosine_gain, "LPF-SGD uses 15.")
+    return functools.partial(cosine, gain=gain, total_steps=total_steps)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self, TypedDict, Unpack
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from smoothout import _checks, schedules, weights
 from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName
@@ -17,7 +18,8 @@ from smoothout.results import NoiseSummary, TensorNoise
 from smoothout.scaling import offsets
 from smoothout.weights import Exclude, Snapshot, Weight, exclude_batch_norm
 
-#: Tensors are perturbed in groups of about this many elements, which bounds the memory of the draws.
+#: Tensors are perturbed in groups of about this many elements, so that few draws are in memory at a time.
+#: A larger tensor is a group of its own.
 GROUP_ELEMENTS = 1 << 20
 
 
@@ -35,8 +37,8 @@ class SmoothOut:
     Cbar = C + (a^2 / 6) tr H.
 
     It is no optimizer and wraps none: mixed precision, accumulation, clipping and schedulers stay as they
-    are. The global random state is never touched. At strength 0, or before ``start_step``, a block does
-    nothing at all. Parameters added, frozen, unfrozen, moved or cast later are followed.
+    are. The global random state is never touched. At strength 0, or before ``start_step``, a block leaves the
+    weights alone, versions included. Parameters added, frozen, unfrozen, moved or cast later are followed.
 
     Args:
         model_or_named_parameters: A model, or pairs (name, parameter). Pairs know no modules, so the
@@ -115,6 +117,8 @@ class SmoothOut:
         self._total_steps = total_steps
         self._start_step = start_step
         self._schedule_name = schedule if isinstance(schedule, str) else "custom"
+        if not isinstance(schedule, str) and not callable(schedule):
+            raise TypeError(f"schedule is {schedule!r}; expected a name or a function of the number of updates made.")
         self._bounded = schedule in ("tanh", "cosine")
         self._schedule: Schedule = (
             schedules.named(
@@ -159,11 +163,13 @@ class SmoothOut:
                 returns no finite number >= 0.
 
         ``optimizer.step()`` and :meth:`step` belong after the block, ``loss.backward()`` inside it: a
-        backward pass after the block raises, since the weights that autograd saved have changed.
+        backward pass after the block raises, since the weights that autograd saved have changed. (Within
+        activation checkpointing nothing is saved and a late backward goes unnoticed: it recomputes the forward
+        pass with the weights as they are then.)
         """
         if stream is not None:
-            _checks.whole("stream", stream, at_least=0, below=2**32)
-        _checks.whole("draw", draw, at_least=0, below=2**32)
+            stream = _checks.whole("stream", stream, at_least=0, below=2**32)
+        draw = _checks.whole("draw", draw, at_least=0, below=2**32)
         caller = sys._getframe(1)
         return _Block(self, stream, draw, f"{caller.f_code.co_filename}:{caller.f_lineno}")
 
@@ -255,6 +261,11 @@ class SmoothOut:
                 would give other noise.
         """
         self._refuse_open("load_state_dict()")
+        expected = self.state_dict().keys()
+        if state.keys() != expected:
+            raise ValueError(
+                f"the state has the keys {sorted(state)}; expected {sorted(expected)}. Pass what state_dict() gave."
+            )
         settings = self._settings()
         saved = state["settings"]
         for name in sorted(settings.keys() | saved.keys()):
@@ -263,10 +274,11 @@ class SmoothOut:
                     f"the state was saved with {name}={saved.get(name)!r} and this smoother has "
                     f"{name}={settings.get(name)!r}. Build it with the saved settings, or start a new one."
                 )
-        self._updates = _checks.whole("updates", state["updates"], at_least=0)
-        self._streams = _checks.whole("streams", state["streams"], at_least=0)
-        self.seed = _checks.whole("seed", state["seed"], at_least=0, below=2**64)
+        updates = _checks.whole("updates", state["updates"], at_least=0)
+        streams = _checks.whole("streams", state["streams"], at_least=0)
+        seed = _checks.whole("seed", state["seed"], at_least=0, below=2**64)
         self.strength = state["strength"]
+        self._updates, self._streams, self.seed = updates, streams, seed
         self._versions_left = None
 
     def _settings(self) -> dict[str, Any]:
@@ -318,7 +330,7 @@ class SmoothOut:
     def _select(self) -> None:
         """Find what is perturbed, in groups of one device and bounded size."""
         found = weights.all_weights(self._source)
-        quiet = weights.quiet_names(self._source) if isinstance(self._source, nn.Module) else set()
+        quiet = weights.quiet_ids(self._source) if isinstance(self._source, nn.Module) else set()
         self._all: list[tuple[Weight, str | None]] = [
             (weight, weights.why_left_out(weight, quiet, self._exclude, self._one_dimensional)) for weight in found
         ]
@@ -366,6 +378,7 @@ class _Block:
         self._draw = draw
         self.place = place
         self._amplitude = 0.0
+        self._hook: RemovableHandle | None = None
         self._versions_inside: list[int] = []
 
     def __enter__(self) -> Self:
@@ -376,19 +389,19 @@ class _Block:
         self._amplitude = smoother.amplitude
         stream = smoother._streams if self._stream is None else self._stream
         key = NoiseKey(smoother.seed, smoother._updates, stream, self._draw)
-        if self._amplitude > 0:
-            if smoother._denoise:
-                smoother._snapshot.take(smoother._parameters)
-            try:
+        if self._amplitude > 0 and smoother._denoise:
+            smoother._snapshot.take(smoother._parameters)
+        try:
+            # The hook only looks; it never restores, since a GradScaler may skip the step it waits for.
+            self._hook = register_optimizer_step_pre_hook(self._check_optimizer)
+            smoother._open = self
+            if self._amplitude > 0:
                 smoother._add_noise(key, self._amplitude)
                 self._forget_casts()
-                self._versions_inside = smoother._versions()
-            except BaseException:
-                self._restore()
-                raise
-        # The hook only looks; it never restores, since a GradScaler may skip the step it waits for.
-        self._hook = register_optimizer_step_pre_hook(self._check_optimizer)
-        smoother._open = self
+            self._versions_inside = smoother._versions()
+        except BaseException:
+            self._close()
+            raise
         if self._stream is None:
             smoother._streams += 1
         return self
@@ -400,33 +413,49 @@ class _Block:
         traceback: TracebackType | None,
     ) -> None:
         smoother = self._smoother
-        written: list[str] = []
+        if smoother._open is not self:
+            raise RuntimeError(f"the perturbed() block opened at {self.place} is not open; leave a block once.")
+        noisy = self._amplitude > 0 and smoother._denoise
+        problem = self._written() if noisy and kind is None else None
+        self._close()
+        smoother._versions_left = smoother._versions()
+        if problem is not None:
+            raise RuntimeError(problem)
+
+    def _written(self) -> str | None:
+        """What is wrong if weights were written or replaced inside the block."""
+        smoother = self._smoother
+        if smoother._look() != smoother._signature:
+            return (
+                f"parameters were added, replaced, moved or frozen inside the block opened at {self.place}; what was "
+                f"perturbed has been restored, but a new parameter may hold noisy values. Do that after the block."
+            )
+        versions = zip(smoother._names, self._versions_inside, smoother._versions(), strict=True)
+        for name, inside, now in versions:
+            if inside != now:
+                return (
+                    f"{name!r} was written inside the block opened at {self.place}; the weights have been restored, "
+                    f"so that write is undone. Change weights after the block."
+                )
+        return None
+
+    def _close(self) -> None:
+        """Restore the weights and end the block; an interrupt on the way makes it begin again."""
         try:
-            if self._amplitude > 0:
-                written = self._written()
-                self._restore()
+            self._restore()
         except BaseException:
-            self._restore()  # an interrupt between two copies: the second time has the same effect
+            self._restore()  # the second time has the same effect
             raise
         finally:
-            self._hook.remove()
-            smoother._open = None
-        smoother._versions_left = smoother._versions()
-        if written and smoother._denoise and kind is None:
-            raise RuntimeError(
-                f"{written[0]!r} was written inside the block opened at {self.place}; the weights have been "
-                f"restored, so that write is undone. Change weights after the block."
-            )
-
-    def _written(self) -> list[str]:
-        smoother = self._smoother
-        versions = zip(smoother._names, self._versions_inside, smoother._versions(), strict=True)
-        return [name for name, inside, now in versions if inside != now]
+            if self._hook is not None:
+                self._hook.remove()
+            self._smoother._open = None
 
     def _restore(self) -> None:
-        if self._smoother._denoise and self._amplitude > 0:
-            self._smoother._snapshot.restore()
-        self._forget_casts()
+        if self._amplitude > 0:
+            if self._smoother._denoise:
+                self._smoother._snapshot.restore()
+            self._forget_casts()
 
     @staticmethod
     def _forget_casts() -> None:

@@ -102,28 +102,30 @@ def _named(pairs: Iterable[tuple[str, nn.Parameter]]) -> Iterator[tuple[str, Non
         yield pair[0], None, pair[1]
 
 
-def quiet_names(model: nn.Module) -> set[str]:
-    """Full names of the parameters that the model, or a part of it, lists in ``quiet_parameters``."""
-    names = set()
-    for prefix, module in model.named_modules():
+def quiet_ids(model: nn.Module) -> set[int]:
+    """Ids of the parameters that the model, or a part of it, lists in ``quiet_parameters``."""
+    found = set()
+    for module in model.modules():
         # Wrappers that pass attributes on, such as torch.compile's, have no list of their own.
         own = "quiet_parameters" in vars(module) or hasattr(type(module), "quiet_parameters")
-        for quiet in module.quiet_parameters if own else ():
-            if quiet not in dict(module.named_parameters(remove_duplicate=False)):
+        names: Iterable[str] = getattr(module, "quiet_parameters") if own else ()  # noqa: B009
+        for quiet in names:
+            parameters = dict(module.named_parameters(remove_duplicate=False))
+            if quiet not in parameters:
                 raise ValueError(
                     f"quiet_parameters of {type(module).__name__} names {quiet!r}, which is not one of its "
                     f"parameters. Use the names that named_parameters() gives."
                 )
-            names.add(f"{prefix}.{quiet}" if prefix else quiet)
-    return names
+            found.add(id(parameters[quiet]))  # not the name: a tied parameter has several
+    return found
 
 
-def why_left_out(weight: Weight, quiet: set[str], exclude: Exclude, one_dimensional: OneDimensional) -> str | None:
+def why_left_out(weight: Weight, quiet: set[int], exclude: Exclude, one_dimensional: OneDimensional) -> str | None:
     """The reason why a weight gets no noise, or None if it does; raises for one that cannot."""
     parameter = weight.parameter
     if not parameter.requires_grad:
         return "frozen"
-    if weight.name in quiet:
+    if id(parameter) in quiet:
         return "quiet_parameters"
     if exclude(weight.name, weight.module, parameter):
         return "exclude"
@@ -153,7 +155,8 @@ class Snapshot:
     def take(self, parameters: Sequence[Tensor]) -> None:
         """Copy the parameters; forgets what was taken before."""
         if not self._fits(parameters):
-            self._copies = [torch.empty_like(p, requires_grad=False) for p in parameters]
+            with torch.inference_mode(False):  # or later training could not write to them
+                self._copies = [torch.empty_like(p, requires_grad=False) for p in parameters]
         self._parameters = list(parameters)
         if parameters:
             torch._foreach_copy_(self._copies, self._parameters)

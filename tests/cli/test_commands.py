@@ -62,6 +62,8 @@ def test_train_evaluate_resume(capsys, here):
     with (run / "metrics.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
 
+    assert "the model is 'vgg'" in fails(capsys, "train", *CODE[:2], "--model", "vgg", "--name", "z")
+    assert not (here / "runs" / "z").exists()  # a mistake leaves no folder behind
     assert "a exists. Use --resume" in fails(capsys, "train", *CODE, *SMALL, "--name", "a")
     assert main(["train", *CODE, "--name", "a", "--resume"]) == 0
     assert "is finished" in capsys.readouterr().out
@@ -97,7 +99,8 @@ def test_an_interrupted_run_is_resumed_by_its_name_alone(capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_keep", interrupted)
-        assert "--resume goes on" in fails(capsys, *words, "--name", "a", status=130)
+        error = fails(capsys, *words, "--name", "a", status=130)
+        assert "Go on with: smoothout train --name a --resume" in error
     assert main(["train", "--name", "a", "--resume", *CODE]) == 0
     assert "epoch 2/2" in capsys.readouterr().out
     assert main([*words, "--name", "b"]) == 0
@@ -178,6 +181,7 @@ def test_compare(capsys, here):
 
     assert "c exists. Use --resume" in fails(capsys, *words)
     assert "holds a comparison of other arms or seeds" in fails(capsys, *words[:4], "--resume")
+    assert "nothing holds no comparison" in fails(capsys, "compare", "arms.toml", "--name", "nothing", "--resume")
     stamp = (folder / "plain" / "3" / "metrics.csv").stat().st_mtime
     assert main([*words, "--resume"]) == 1
     assert (folder / "plain" / "3" / "metrics.csv").stat().st_mtime == stamp
@@ -197,6 +201,40 @@ def test_files_of_arms_that_do_not_fit(text, message, capsys):
     Path("arms.toml").write_text(text)
     assert message in fails(capsys, "compare", "arms.toml")
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--resume", "--overwrite"], "contradict each other"),
+        (["--resume"], "--resume needs --name"),
+        (["--workers", "3"], "workers is 3; expected a whole number >= 1 and < 3"),
+        (["--name", "photos"], "exists. Use --resume"),
+        (["--name", "photos", "--overwrite"], "was not made by smoothout"),
+    ],
+)
+def test_mistakes_in_comparisons(words, text, capsys):
+    Path("arms.toml").write_text("[arms.a]\n[arms.b]")
+    cat = Path("runs/photos/cat.jpg")
+    cat.parent.mkdir(parents=True)
+    cat.touch()
+    try:
+        error = fails(capsys, "compare", "arms.toml", *words)
+    except SystemExit:
+        error = capsys.readouterr().err
+    assert text in " ".join(error.split())
+    assert cat.exists()
+
+
+def test_on_a_terminal_there_are_bars_and_a_live_line(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["train", *CODE, *SMALL, "--name", "live"]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b[" in printed
+    assert "hold-out" in printed
+    assert "8/8" in printed
+    assert "updates" in printed
 
 
 def test_an_option_that_no_arm_can_have(capsys):

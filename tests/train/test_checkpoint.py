@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -22,9 +24,7 @@ def test_weights_state_and_settings_come_back(tmp_path):
     settings = Settings().replace(strength=0.5)
     checkpoint.save(tmp_path / "c", model, settings, {"epoch": 3, "momentum": torch.ones(2)})
     checkpoint.load_weights(tmp_path / "c", other)
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     assert other.one.weight is other.two.weight
     assert checkpoint.load_state(tmp_path / "c")["epoch"] == 3
     assert checkpoint.load_settings(tmp_path / "c") == settings
@@ -41,30 +41,54 @@ def test_another_model_is_refused_and_left_alone(tmp_path):
         checkpoint.load_weights(tmp_path / "c", nn.Sequential(other))
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_crash_at_any_point_leaves_a_whole_checkpoint(tmp_path, monkeypatch, renames):
+STEPS = ["save_file", "torch.save", "rename part", "rename old", "rename new"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_at_any_point_leaves_a_whole_checkpoint(tmp_path, monkeypatch, step, first):
     folder = tmp_path / "last"
-    checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 1})
-    original, done = type(folder).rename, []
+    if not first:
+        checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 1})
+
+    def torn(_value, path):
+        Path(path).write_bytes(b"torn")
+        raise KeyboardInterrupt
+
+    original = type(folder).rename
 
     def rename(self, target):
-        if len(done) == renames:
+        if step.startswith("rename") and step.split()[1] in (self.suffix[1:], Path(target).suffix[1:]):
             raise KeyboardInterrupt
-        done.append(target)
         return original(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(folder), "rename", rename)
-        if renames < 2:
+        if step == "save_file":
+            patch.setattr(checkpoint, "save_file", torn)
+        elif step == "torch.save":
+            patch.setattr(torch, "save", torn)
+        if step == "rename old" and first:  # there is nothing to move aside
+            checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 2})
+        else:
             with pytest.raises(KeyboardInterrupt):
                 checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 2})
-        else:
-            checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 2})
-    found = checkpoint.find(folder)
-    assert checkpoint.load_state(found)["epoch"] == (1 if renames == 0 else 2)
+    written = step in ("rename old", "rename new")
+    if first and not written:
+        with pytest.raises(FileNotFoundError):
+            checkpoint.find(folder)
+    else:
+        # The old one as long as it stands; else the new one.
+        assert checkpoint.load_state(checkpoint.find(folder))["epoch"] == (2 if step == "rename new" or first else 1)
     checkpoint.save(folder, nn.Linear(2, 2), Settings(), {"epoch": 3})
     assert checkpoint.load_state(checkpoint.find(folder))["epoch"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_reader_moves_nothing(tmp_path):
+    checkpoint.save(tmp_path / "last.new", nn.Linear(2, 2), Settings(), {"epoch": 2})
+    assert checkpoint.find(tmp_path / "last") == tmp_path / "last.new"
+    assert (tmp_path / "last.new").is_dir()
 
 
 def test_what_is_no_checkpoint(tmp_path):
@@ -98,8 +122,9 @@ def test_run_folders_are_not_overwritten_by_accident(tmp_path):
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.jpg").touch()
+    (foreign / "config.json").write_text('{"architectures": ["Bert"]}')
     with pytest.raises(FileExistsError, match="was not made by smoothout; it is not overwritten"):
         RunFolder.create(foreign, Settings(), overwrite=True)
     assert (foreign / "cat.jpg").exists()
     with pytest.raises(FileNotFoundError, match=r"holds no run .no config.json.; start it without --resume"):
-        RunFolder.open(foreign)
+        RunFolder.open(tmp_path)

@@ -43,9 +43,7 @@ def test_impossible_settings(changes, text):
 
 
 def plan(samples=1000, **changes):
-    return make_plan(
-        Settings().replace(batch_size=300, ghost_batch_size=100, epochs=8, lr=0.1, **changes), samples
-    )
+    return make_plan(Settings().replace(batch_size=300, ghost_batch_size=100, epochs=8, lr=0.1, **changes), samples)
 
 
 def test_sizes_of_a_plan():
@@ -58,6 +56,7 @@ def test_sizes_of_a_plan():
 def test_the_rate_follows_rule_base_warmup_and_milestones():
     assert plan().peak_lr == pytest.approx(0.1 * 3**0.5)
     assert plan(lr_rule="linear", base_batch=150, accumulation=2).peak_lr == pytest.approx(0.4)
+    assert plan(accumulation=100).peak_lr == pytest.approx(0.1 * 10**0.5)  # no update has more than all samples
     assert plan(lr_rule="none").lr(0) == pytest.approx(0.1)
     milestones = plan(lr_rule="none")  # at half and three quarters of 8 epochs of 4 updates
     assert [milestones.lr(update) for update in (15, 16, 23, 24)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
@@ -66,7 +65,5 @@ def test_the_rate_follows_rule_base_warmup_and_milestones():
     warm = plan(lr_rule="none", warmup_steps=4)
     assert [warm.lr(update) for update in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
     cosine = plan(lr_rule="none", lr_schedule="cosine")
-    assert [cosine.lr(update) for update in (0, 16, 31)] == pytest.approx(
-        [0.1, 0.05, 0.1 * (1 - 0.997592)], rel=1e-2
-    )
+    assert [cosine.lr(update) for update in (0, 16, 31)] == pytest.approx([0.1, 0.05, 0.1 * (1 - 0.997592)], rel=1e-2)
     assert plan(lr_rule="none", lr_schedule="constant").lr(31) == pytest.approx(0.1)

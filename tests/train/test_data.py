@@ -14,9 +14,7 @@ from smoothout.train.data.splits import cut_holdout
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(
-        ValueError, match="'cifar'; expected one of fashion_mnist, imagefolder, mnist1d, or FILE.py"
-    ):
+    with pytest.raises(ValueError, match="'cifar'; expected one of fashion_mnist, imagefolder, mnist1d, or FILE.py"):
         data.load(Data("cifar"), 0)
 
 
@@ -124,9 +122,7 @@ def test_missing_and_broken_files(fashion, monkeypatch):
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte is no IDX file of bytes, or cut short"):
         data.load(Data("fashion_mnist", data_dir=fashion), 0)
     (fashion / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(
-        FileNotFoundError, match="no file t10k-labels-idx1-ubyte or .*On Debian install the package"
-    ):
+    with pytest.raises(FileNotFoundError, match="no file t10k-labels-idx1-ubyte or .*On Debian install the package"):
         data.load(Data("fashion_mnist", data_dir=fashion), 0)
 
 
@@ -227,6 +223,18 @@ def wrong():
 def odd():
     return {"train": (1, 2), "test": 3}
 """
+
+
+def test_a_users_file_may_have_neighbours_and_dataclasses(tmp_path):
+    (tmp_path / "neighbour.py").write_text("import torch\nX = torch.ones(10, 2)\n")
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport torch\nimport neighbour\n"
+        "@dataclass\nclass Options:\n    count: int = 2\n"
+        "def load():\n    y = torch.arange(10) % Options().count\n"
+        "    return {'train': (neighbour.X, y), 'test': (neighbour.X, y)}\n"
+    )
+    assert data.load(Data(f"{file}:load"), 0).classes == 2
 
 
 def test_data_of_a_users_function(tmp_path):

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from references import by_hand
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from smoothout import SmoothOut
 from smoothout.large_batch import ghost_batches, partition
 from smoothout.noise.philox import fold
 from smoothout.train import data, models
 from smoothout.train.config import Settings
-from smoothout.train.loop import _NOISE, _ORDER, _STEP, optimizers, train
+from smoothout.train.data.images import PadCropFlip, normaliser
+from smoothout.train.loop import _NOISE, _ORDER, _STEP, optimizers, prepare, train
 from smoothout.train.run_folder import RunFolder
 
 USER = Path(__file__).with_name("user_code.py")
@@ -49,8 +52,9 @@ def settings(**changes):
 
 
 def run(path, chosen, watcher=None, resume=False):
+    prepared = prepare(chosen)
     folder = RunFolder.open(path) if resume else RunFolder.create(path, chosen)
-    result = train(chosen, folder, watcher or Watcher(), resume=resume)
+    result = train(prepared, folder, watcher or Watcher(), resume=resume)
     return folder, result
 
 
@@ -91,6 +95,49 @@ def test_equals_a_loop_written_by_hand(tmp_path):
             optimizer.zero_grad()
             step += 1
     assert equal(weights(folder), model.state_dict())
+
+
+def test_images_are_augmented_and_normalised_by_ghost_batch(tmp_path):
+    chosen = settings(dataset=f"{USER}:pictures", model="cifar10_shallow", epochs=1, label_smoothing=0.1, holdout=0.5)
+    dataset = prepare(chosen).dataset
+    augmented = dataclasses.replace(dataset, normalise=normaliser((0.5,), (0.25,)), augment=PadCropFlip(2, 9))
+    prepared = dataclasses.replace(prepare(chosen), dataset=augmented)
+    train(prepared, RunFolder.create(tmp_path / "run", chosen), Watcher())
+
+    model = models.build("cifar10_shallow", (1, 9, 9), 4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=prepared.plan.peak_lr, momentum=0.9, weight_decay=1e-4)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(fold(3, _ORDER, 0) >> 1))
+    smoother = SmoothOut(model, 0.05, seed=fold(3, _NOISE))
+    for step, indices in enumerate(torch.split(order, partition(60, 64))):
+        for k, part in enumerate(ghost_batches(indices, size=24)):
+            torch.default_generator.manual_seed(fold(3, _STEP, step, k) >> 1)
+            x = (PadCropFlip(2, 9)(dataset.train.inputs[part]).float() / 255 - 0.5) / 0.25
+            with smoother.perturbed():
+                loss = functional.cross_entropy(model(x), dataset.train.targets[part], label_smoothing=0.1)
+                (loss * (len(part) / len(indices))).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        smoother.step()
+    assert equal(weights(RunFolder.open(tmp_path / "run")), model.state_dict())
+
+
+def test_streamed_images_resume_exactly(tmp_path):
+    for split, count in (("train", 12), ("val", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / "tree" / split / name).mkdir(parents=True)
+            for index in range(count):
+                size = (20 + index, 30)  # unequal, so that they are read by worker processes
+                Image.new("RGB", size, (index * 20, 100, 50)).save(tmp_path / "tree" / split / name / f"{index}.png")
+    chosen = settings(
+        dataset="imagefolder", data_dir=tmp_path / "tree", image_size=16, workers=1, model="resnet",
+        batch_size=8, ghost_batch_size=4, epochs=2,
+    )  # fmt: skip
+    whole, _ = run(tmp_path / "whole", chosen)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", chosen, Watcher(stop_after=4))
+    parts, _ = run(tmp_path / "parts", dataclasses.replace(chosen), resume=True)
+    assert equal(weights(whole), weights(parts))
 
 
 CASES = {
@@ -178,16 +225,12 @@ def test_epochs_between_evaluations(tmp_path):
 
 
 def test_divergence_is_told(tmp_path):
-    with pytest.raises(
-        FloatingPointError, match="the training loss is .* in epoch 1, update 4: training has diverged"
-    ):
+    with pytest.raises(FloatingPointError, match="the training loss is .* in epoch 1, update 4: training has diverged"):
         run(tmp_path / "run", settings(model=f"{USER}:diverging"))
 
 
 def test_half_precision_on_a_cpu_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="precision is fp16 and the device a CPU, where it would silently be fp32"
-    ):
+    with pytest.raises(ValueError, match="precision is fp16 and the device a CPU, where it would silently be fp32"):
         run(tmp_path / "run", settings(precision="fp16", device="cpu"))
 
 
@@ -195,6 +238,11 @@ def test_half_precision_on_a_cpu_is_refused(tmp_path):
 def test_every_optimizer_makes_an_epoch(name, tmp_path):
     _, result = run(tmp_path / "run", settings(optimizer=name, lr=0.001, epochs=1))
     assert result.updates == 4
+
+
+def test_options_that_an_optimizer_lacks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="weight_decay is 0.5 and Rprop has none. Leave --weight-decay out"):
+        run(tmp_path / "run", settings(optimizer="Rprop", weight_decay=0.5))
 
 
 def test_an_unknown_optimizer_lists_the_known(tmp_path):

@@ -16,6 +16,17 @@ def blobs():
     return {"train": split(203), "holdout": split(60), "test": split(60)}
 
 
+def pictures():
+    """Bytes, 120 training images of 9x9 in four classes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count):
+        images = torch.randint(0, 256, (count, 1, 9, 9), dtype=torch.uint8, generator=generator)
+        return images, torch.arange(count) % 4
+
+    return {"train": split(120), "test": split(20)}
+
+
 def net(num_classes, input_shape):
     """With BatchNorm and dropout."""
     return nn.Sequential(

@@ -1,6 +1,7 @@
 """``smoothout compare``."""
 
 import datetime
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from smoothout import _checks
 from smoothout.cli.arguments import parse
+from smoothout.intervals import Estimate
 from smoothout.report.curves import draw_curves
 from smoothout.results import read_metrics
 from smoothout.train import comparison
@@ -21,7 +23,7 @@ from smoothout.train.config import Settings
 
 DESCRIPTION = "Train arms x seeds, and compare test accuracies: means, 95 % intervals, paired differences."
 MAX_WORKERS = 2
-PIPE_WIDTH = 150
+PIPE_WIDTH = 170
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Arguments:
 
     def __post_init__(self) -> None:
         _checks.whole("workers", self.workers, at_least=1, below=MAX_WORKERS + 1)
+        if self.resume and self.overwrite:
+            raise ValueError("--resume and --overwrite contradict each other; give one of them.")
+        if self.resume and self.name is None:
+            raise ValueError("--resume needs --name, the comparison to go on with.")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -67,16 +73,18 @@ def run(arguments: Sequence[str]) -> int:
         done += 1
         console.print(f"[{done}/{total}] {_line(outcome)}", markup=False)
 
-    outcomes = comparison.run_all(folder, arms, seeds, chosen.workers, tell)
+    try:
+        outcomes = comparison.run_all(folder, arms, seeds, chosen.workers, tell)
+    except KeyboardInterrupt:
+        print(f"\nGo on with: the same command, --name {folder.name} --resume", file=sys.stderr)
+        raise
     comparison.write_results(folder, outcomes)
     summaries = list(comparison.summarise(arms, outcomes))
     console.print(table(summaries))
     for sentence in words(summaries):
         console.print(sentence, markup=False)
     pictures = draw_curves(_curves(folder, arms, outcomes), folder / "curves")
-    console.print(
-        f"written: {', '.join(str(p) for p in (folder / 'results.json', folder / 'results.csv', *pictures))}"
-    )
+    console.print(f"written: {', '.join(str(p) for p in (folder / 'results.json', folder / 'results.csv', *pictures))}")
     failed = [outcome for outcome in outcomes if outcome.result is None]
     return 1 if failed else 0
 
@@ -133,7 +141,16 @@ def table(summaries: Sequence[ArmSummary]) -> Table:
     """The arms, with 95 % intervals."""
     drawn = Table(title="test accuracy in percent, mean +- 95 % interval over seeds")
     drawn.add_column("arm")
-    for column in ("runs", "last epoch", "best by hold-out", "train", "updates", "difference, last", "against"):
+    for column in (
+        "runs",
+        "last epoch",
+        "best by hold-out",
+        "train",
+        "updates",
+        "difference, last",
+        "difference, best",
+        "against",
+    ):
         drawn.add_column(column, justify="right" if column != "against" else "left")
     for each in summaries:
         drawn.add_row(
@@ -143,12 +160,15 @@ def table(summaries: Sequence[ArmSummary]) -> Table:
             str(each.test_best),
             str(each.train_last),
             str(each.updates),
-            ""
-            if each.difference_last is None
-            else f"{each.difference_last.mean:+.2f} +- {each.difference_last.half_width:.2f}",
+            _signed(each.difference_last),
+            _signed(each.difference_best),
             each.against or "",
         )
     return drawn
+
+
+def _signed(difference: Estimate | None) -> str:
+    return "" if difference is None else f"{difference.mean:+.2f} +- {difference.half_width:.2f}"
 
 
 def words(summaries: Sequence[ArmSummary]) -> list[str]:
@@ -174,7 +194,5 @@ def _curves(folder: Path, arms: Sequence[Arm], outcomes: Sequence[Outcome]) -> d
     curves: dict[str, list[Any]] = {arm.name: [] for arm in arms}
     for outcome in outcomes:
         if outcome.result is not None:
-            curves[outcome.arm].append(
-                read_metrics(folder / slug(outcome.arm) / str(outcome.seed) / "metrics.csv")
-            )
+            curves[outcome.arm].append(read_metrics(folder / slug(outcome.arm) / str(outcome.seed) / "metrics.csv"))
     return {arm: runs for arm, runs in curves.items() if runs}

@@ -43,18 +43,15 @@ def run(arguments: Sequence[str]) -> int:
     chosen = parse(Arguments, arguments, "evaluate", DESCRIPTION)
     splits = ("train", "holdout", "test") if chosen.split == "all" else (chosen.split,)
     use_gpu = chosen.device == "auto" and torch.cuda.is_available()
-    found = [
-        evaluate(
-            chosen.checkpoint,
-            split,
-            chosen.conditions,
-            model=chosen.model,
-            dataset=chosen.dataset,
-            data_dir=chosen.data_dir,
-            device=torch.device("cuda" if use_gpu else "cpu"),
-        )
-        for split in splits
-    ]
+    found = evaluate(
+        chosen.checkpoint,
+        splits,
+        chosen.conditions,
+        model=chosen.model,
+        dataset=chosen.dataset,
+        data_dir=chosen.data_dir,
+        device=torch.device("cuda" if use_gpu else "cpu"),
+    )
     _print(found, chosen.conditions)
     if chosen.json is not None:
         write_json(chosen.json, {"conditions": chosen.conditions, "evaluations": found})
@@ -65,9 +62,7 @@ def _print(found: list[Evaluation], conditions: Conditions) -> None:
     first = found[0]
     noise = f"noise {conditions.strength:g} ({conditions.scale}, {conditions.distribution})"
     noise += f", r = {first.relative_noise:.3g}"
-    table = Table(
-        title=f"{first.checkpoint}; {noise if conditions.strength else 'no noise'}, {first.draws} draw(s)"
-    )
+    table = Table(title=f"{first.checkpoint}; {noise if conditions.strength else 'no noise'}, {first.draws} draw(s)")
     table.add_column("split")
     for column in ("samples", "loss (nats)", "error@1 (%)", "error@5 (%)"):
         table.add_column(column, justify="right")

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "evaluate a checkpoint, with or without weight noise",
     "compare": "train several arms with several seeds and compare them",
 }
+_EXTRAS = ("accelerate", "matplotlib", "mnist1d", "numpy", "PIL", "rich", "safetensors", "scipy", "torchvision", "tyro")
 _OWN_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError)
 
 
@@ -38,12 +39,12 @@ def _run(command: str, arguments: list[str]) -> int:
     try:
         return int(importlib.import_module(f"smoothout.cli.{command}").run(arguments))
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "smoothout":
+        if (error.name or "").split(".")[0] not in _EXTRAS:
             raise
         print(f"smoothout: {error.name} is missing; pip install 'smoothout[all]'.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("smoothout: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        print("smoothout: interrupted.", file=sys.stderr)
         return 130
     except _OWN_ERRORS as error:
         if not _raised_here(error) or os.environ.get("SMOOTHOUT_TRACEBACK"):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from smoothout.cli.arguments import parse
 from smoothout.results import EpochMetrics, RunResult
 from smoothout.train.config import Settings
-from smoothout.train.loop import train
+from smoothout.train.loop import prepare, train
 from smoothout.train.run_folder import RunFolder
 from smoothout.train.user_code import is_user_code
 
@@ -61,12 +61,19 @@ def run(arguments: Sequence[str]) -> int:
         if (path / "result.json").is_file():
             print(f"{path} is finished; see {path / 'metrics.csv'}.")
             return 0
+        prepared = prepare(settings)
     else:
         settings = chosen.settings
+        RunFolder.refuse_existing(path, overwrite=output.overwrite)
+        prepared = prepare(settings)  # before the folder is made: a mistake leaves none behind
         folder = RunFolder.create(path, settings, overwrite=output.overwrite)
-    with Show(folder, settings) as show:
-        result = train(settings, folder, show, resume=output.resume)
-        show.finished(result)
+    try:
+        with Show(folder, settings) as show:
+            show.finished(train(prepared, folder, show, resume=output.resume))
+    except KeyboardInterrupt:
+        where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
+        print(f"\nGo on with: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
+        raise
     return 0
 
 

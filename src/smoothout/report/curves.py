@@ -50,6 +50,4 @@ def _band(axes, runs, name: str, colour: str, style: str, label: str) -> None:  
     kept = [(epoch, column) for epoch, column in enumerate(columns, 1) if all(map(math.isfinite, column))]
     epochs, values = [epoch for epoch, _ in kept], [column for _, column in kept]
     axes.plot(epochs, [sum(column) / len(column) for column in values], style, color=colour, label=label)
-    axes.fill_between(
-        epochs, [min(c) for c in values], [max(c) for c in values], color=colour, alpha=0.15, linewidth=0
-    )
+    axes.fill_between(epochs, [min(c) for c in values], [max(c) for c in values], color=colour, alpha=0.15, linewidth=0)

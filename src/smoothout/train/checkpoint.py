@@ -27,7 +27,8 @@ def save(folder: Path, model: nn.Module, settings: Settings, state: dict[str, An
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     save_file(weights, new / WEIGHTS)
     (new / CONFIG).write_text(settings.to_json(), encoding="utf-8")
-    torch.save(state, new / STATE)  # last: a folder with it is complete
+    torch.save(state, new / f"{STATE}.part")
+    (new / f"{STATE}.part").rename(new / STATE)  # last: a folder with it is complete
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -42,20 +43,14 @@ def find(path: Path) -> Path:
         FileNotFoundError: If there is none.
     """
     for folder in (path, path / "checkpoints" / "best"):
-        _finish(folder)
-        if (folder / STATE).is_file():
-            return folder
+        # A save that is under way, or was cut off, may have moved the old one aside; a reader moves nothing.
+        for place in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
+            if (place / STATE).is_file():
+                return place
     raise FileNotFoundError(
         f"{path} is no checkpoint; expected a folder with {WEIGHTS}, {STATE} and {CONFIG}, such as "
         f"runs/NAME/checkpoints/best, or a run's folder."
     )
-
-
-def _finish(folder: Path) -> None:
-    """Take the complete new checkpoint of a save that was cut off between its two renames."""
-    new = folder.with_name(folder.name + ".new")
-    if not folder.exists() and (new / STATE).is_file():
-        new.rename(folder)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -16,8 +17,8 @@ import torch
 from smoothout.intervals import Estimate, mean_interval
 from smoothout.results import EpochMetrics, RunResult, read_run, write_json, write_text
 from smoothout.train.config import Settings
-from smoothout.train.loop import train
-from smoothout.train.run_folder import RunFolder, refuse_foreign
+from smoothout.train.loop import prepare, train
+from smoothout.train.run_folder import RunFolder, is_comparison, refuse_foreign
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ def check_arms(arms: Sequence[Arm]) -> None:
     """Raise unless the arms can be told apart and compared."""
     names = [arm.name for arm in arms]
     if len({slug(name) for name in names}) < len(names):
-        raise ValueError(
-            f"two arms share a folder name: {', '.join(names)}. Give them names that differ in letters."
-        )
+        raise ValueError(f"two arms share a folder name: {', '.join(names)}. Give them names that differ in letters.")
     for arm in arms:
         if arm.against is not None and arm.against not in names:
             raise ValueError(f"arm {arm.name!r} is against {arm.against!r}; expected one of {', '.join(names)}.")
@@ -105,6 +104,7 @@ def start(folder: Path, arms: Sequence[Arm], seeds: Sequence[int], *, overwrite:
 
     Raises:
         FileExistsError: If it exists and neither was asked for.
+        FileNotFoundError: If it is to be resumed and is not there.
         ValueError: If it is to be resumed and other arms or seeds were run there.
     """
     check_arms(arms)
@@ -113,20 +113,18 @@ def start(folder: Path, arms: Sequence[Arm], seeds: Sequence[int], *, overwrite:
         "arms": {arm.name: {"against": arm.against, "settings": arm.settings.to_json()} for arm in arms},
     }
     path = folder / "comparison.json"
-    if folder.exists() and not resume:
+    if resume:
+        if not is_comparison(folder):
+            raise FileNotFoundError(f"{folder} holds no comparison; start it without --resume.")
+        if json.loads(path.read_text(encoding="utf-8")) != record:
+            raise ValueError(f"{folder} holds a comparison of other arms or seeds; use --overwrite or another --name.")
+        return
+    if folder.exists():
         if not overwrite:
             raise FileExistsError(f"{folder} exists. Use --resume, --overwrite, or another --name.")
         refuse_foreign(folder)
         shutil.rmtree(folder)
-    if path.is_file():
-        import json
-
-        if json.loads(path.read_text(encoding="utf-8")) != record:
-            raise ValueError(
-                f"{folder} holds a comparison of other arms or seeds; use --overwrite or another --name."
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     write_json(path, record)
 
 
@@ -177,7 +175,7 @@ def _run(path: Path, settings: Settings) -> RunResult:
         return read_run(path / "result.json")
     resume = (path / "config.json").is_file()
     folder = RunFolder.open(path) if resume else RunFolder.create(path, settings, overwrite=True)
-    return train(settings, folder, Silent(folder), resume=resume)
+    return train(prepare(settings), folder, Silent(folder), resume=resume)
 
 
 def _outcome(arm: str, seed: int, future: "Future[RunResult]") -> Outcome:

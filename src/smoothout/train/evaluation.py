@@ -2,12 +2,14 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from smoothout import _checks
 from smoothout._types import Distribution, Scale
 from smoothout.intervals import standard_error
 from smoothout.noise.philox import fold
@@ -15,7 +17,7 @@ from smoothout.results import Risk
 from smoothout.risk import risk
 from smoothout.smoothing import SmoothOut
 from smoothout.train import checkpoint, data, models
-from smoothout.train.data.splits import in_order
+from smoothout.train.data.splits import DataSet, in_order
 
 
 @dataclass(frozen=True)
@@ -46,28 +48,37 @@ class Conditions:
     """Under what a checkpoint is evaluated; noise is drawn anew for each batch."""
 
     strength: float = 0.0
+    """a: half-width of the noise, or its size relative to the weights; 0 is off."""
     scale: Scale = "none"
+    """none: a; weight: a |w|; filter: a times the filter's norm."""
     distribution: Distribution = "uniform"
+    """Uniform on (-1, 1) or standard normal."""
     augment: bool = False
+    """Augment as in training."""
     draws: int = 10
+    """Passes with noise or augmentation of their own, for a mean and its standard error."""
     seed: int = 0
+    """Of noise and augmentation."""
+
+    def __post_init__(self) -> None:
+        _checks.whole("draws", self.draws, at_least=1)
 
 
 def evaluate(
     path: Path,
-    split: str,
+    splits: Sequence[str],
     conditions: Conditions,
     *,
     model: str | None = None,
     dataset: str | None = None,
     data_dir: Path | None = None,
     device: torch.device | None = None,
-) -> Evaluation:
-    """Evaluate a checkpoint, which knows its model and data.
+) -> list[Evaluation]:
+    """Evaluate a checkpoint, which knows its model, data and precision, on each of the splits.
 
     Args:
         path: A checkpoint's folder, or a run's for its best one.
-        split: train, holdout or test.
+        splits: Of train, holdout and test.
         conditions: Noise and augmentation; without either one pass is made, whatever ``draws`` says.
         model, dataset, data_dir: Replace what the checkpoint names; needed for code in files.
         device: Where to evaluate.
@@ -89,20 +100,29 @@ def evaluate(
         distribution=conditions.distribution,
         seed=conditions.seed,
     )
+    relative_noise = smoother.summary().relative_noise
+    half = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.schedule.precision]
+    found = []
+    with torch.autocast(device.type, half, enabled=half is not None):
+        for split in splits:
+            draws = range(conditions.draws if conditions.strength > 0 or conditions.augment else 1)
+            risks = [_draw(network, loaded, split, smoother, conditions, draw) for draw in draws]
+            found.append(_summarise(folder, split, risks, relative_noise))
+    return found
+
+
+def _draw(
+    network: nn.Module, loaded: DataSet, split: str, smoother: SmoothOut, conditions: Conditions, draw: int
+) -> Risk:
+    """One pass over a split: noise and augmentation are functions of (seed, draw)."""
 
     def prepare(inputs: Tensor) -> Tensor:
         return loaded.normalise(loaded.augment(inputs))
 
-    draws = conditions.draws if conditions.strength > 0 or conditions.augment else 1
-    risks = []
-    for draw in range(draws):
-        torch.manual_seed(fold(conditions.seed, draw) >> 1)
-        augment = fold(conditions.seed, draw) if conditions.augment else None
-        batches = in_order(loaded.split(split), augment=augment)
-        risks.append(
-            risk(network, batches, prepare=prepare, scope=functools.partial(smoother.perturbed, draw=draw))
-        )
-    return _summarise(folder, split, risks, smoother.summary().relative_noise)
+    seed = fold(conditions.seed, draw)
+    torch.default_generator.manual_seed(seed >> 1)
+    batches = in_order(loaded.split(split), augment=seed if conditions.augment else None)
+    return risk(network, batches, prepare=prepare, scope=functools.partial(smoother.perturbed, draw=draw))
 
 
 def _summarise(folder: Path, split: str, risks: list[Risk], relative_noise: float) -> Evaluation:

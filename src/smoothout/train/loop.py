@@ -1,5 +1,6 @@
 """The training loop."""
 
+import inspect
 import itertools
 import math
 import time
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +21,7 @@ from smoothout.results import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
 from smoothout.smoothing import SmoothOut
 from smoothout.train import checkpoint, data, models
-from smoothout.train.config import Settings
+from smoothout.train.config import Optimization, Settings
 from smoothout.train.data.splits import DataSet, in_order
 from smoothout.train.plan import Plan, make_plan
 from smoothout.train.run_folder import RunFolder
@@ -71,17 +72,16 @@ class Run:
     initial: list[Tensor]
 
 
-def train(settings: Settings, folder: RunFolder, watcher: Watcher, *, resume: bool = False) -> RunResult:
-    """Train as the settings say; write metrics and checkpoints to the folder.
+def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False) -> RunResult:
+    """Train a run fresh from :func:`prepare`; write metrics and checkpoints to the folder.
 
     With ``resume`` a run goes on after its last checkpoint, and ends with the bits it would have ended with.
 
     Raises:
         FloatingPointError: If the training loss is no longer finite.
     """
-    run = prepare(settings)
     progress = _resume(run, folder) if resume else _begin(run, folder)
-    plan = run.plan
+    settings, plan = run.settings, run.plan
     watcher.started(describe(run), plan.total_updates - progress.update)
 
     while progress.epoch < settings.schedule.epochs:
@@ -107,9 +107,7 @@ def train(settings: Settings, folder: RunFolder, watcher: Watcher, *, resume: bo
         progress.epoch += 1
 
         train_risk = seen.risk(progress)
-        evaluated = (
-            progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == settings.schedule.epochs
-        )
+        evaluated = progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == settings.schedule.epochs
         holdout, test = (_risk(run, split) if evaluated else _NOT_EVALUATED for split in ("holdout", "test"))
         row = EpochMetrics(
             progress.epoch,
@@ -227,18 +225,14 @@ def _accelerator(settings: Settings) -> Accelerator:
     # Its state is global; a process that makes several runs starts each one afresh.
     AcceleratorState._reset_state(reset_partial_state=True)
     schedule = settings.schedule
-    mixed = "no" if schedule.precision == "fp32" else schedule.precision
-    accelerator = Accelerator(cpu=schedule.device == "cpu")
-    if mixed == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError(
-            "precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32."
-        )
-    if accelerator.num_processes > 1:
+    state = PartialState(cpu=schedule.device == "cpu")
+    if schedule.precision == "fp16" and state.device.type == "cpu":
+        raise ValueError("precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32.")
+    if state.num_processes > 1:
         raise RuntimeError(
-            f"started in {accelerator.num_processes} processes; this version trains in one. "
-            f"Start it without a launcher."
+            f"started in {state.num_processes} processes; this version trains in one. Start it without a launcher."
         )
-    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "no" if schedule.precision == "fp32" else schedule.precision
     return Accelerator(cpu=schedule.device == "cpu", mixed_precision=mixed)
 
 
@@ -259,8 +253,15 @@ def _optimizer(settings: Settings, network: nn.Module, lr: float) -> torch.optim
     _checks.known("the optimizer", options.optimizer, optimizers())
     make: Any = optimizers()[options.optimizer]
     arguments = {"lr": lr, "weight_decay": options.weight_decay, "momentum": options.momentum}
-    taken = make.__init__.__code__.co_varnames
-    return make(network.parameters(), **{k: v for k, v in arguments.items() if k in taken})  # type: ignore[no-any-return]
+    taken = inspect.signature(make).parameters.keys() & arguments.keys()
+    for name in arguments.keys() - taken:
+        if getattr(options, name) != getattr(Optimization(), name):
+            raise ValueError(
+                f"{name} is {getattr(options, name)} and {options.optimizer} has none. "
+                f"Leave --{name.replace('_', '-')} out, or use another --optimizer."
+            )
+    optimizer: torch.optim.Optimizer = make(network.parameters(), **{name: arguments[name] for name in taken})
+    return optimizer
 
 
 def describe(run: Run) -> list[str]:
@@ -277,6 +278,8 @@ def describe(run: Run) -> list[str]:
         f"updates: {plan.updates_per_epoch} an epoch, {plan.total_updates} in all, of {batches.accumulation} x "
         f"{batches.batch_size} samples in about {ghosts * batches.accumulation} ghost batches of "
         f"{batches.ghost_batch_size}",
+        f"optimizer: {run.settings.optimization.optimizer}, "
+        + ", ".join(f"{k} {v:g}" for k, v in run.optimizer.defaults.items() if k in ("weight_decay", "momentum")),
         f"learning rate: {plan.peak_lr:.4g} = {run.settings.optimization.lr:g} by rule "
         f"{run.settings.optimization.lr_rule!r} from base batch {plan.base_batch}",
         f"noise: strength {noise.strength:g}, scale {noise.scale}, {noise.distribution}, {noise.noise_schedule}; "

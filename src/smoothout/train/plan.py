@@ -51,9 +51,7 @@ def make_plan(settings: Settings, samples: int) -> Plan:
     batches = settings.batches
     sizes = tuple(partition(samples, batches.batch_size))
     base = settings.optimization.base_batch or batches.ghost_batch_size
-    per_update = batches.batch_size * batches.accumulation
+    per_update = min(batches.batch_size * batches.accumulation, samples)
     factor = learning_rate_factor(settings.optimization.lr_rule, per_update, base)
     updates = -(-len(sizes) // batches.accumulation)
-    return Plan(
-        settings, sizes, updates, updates * settings.schedule.epochs, base, settings.optimization.lr * factor
-    )
+    return Plan(settings, sizes, updates, updates * settings.schedule.epochs, base, settings.optimization.lr * factor)

@@ -1,5 +1,6 @@
 """The folder of a run: config.json, log.txt, metrics.csv, result.json and checkpoints/."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -21,14 +22,20 @@ class RunFolder:
             FileExistsError: If the folder exists, unless ``overwrite``; then what is in it is deleted, provided
                 that it is a run's.
         """
+        cls.refuse_existing(path, overwrite=overwrite)
         if path.exists():
-            if not overwrite:
-                raise FileExistsError(f"{path} exists. Use --resume, --overwrite, or another --name.")
-            refuse_foreign(path)
             shutil.rmtree(path)
         path.mkdir(parents=True)
         write_text(path / "config.json", settings.to_json())
         return cls(path)
+
+    @staticmethod
+    def refuse_existing(path: Path, *, overwrite: bool) -> None:
+        """Raise where :meth:`create` would, before anything is done."""
+        if path.exists():
+            if not overwrite:
+                raise FileExistsError(f"{path} exists. Use --resume, --overwrite, or another --name.")
+            refuse_foreign(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -69,8 +76,21 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
 
+def is_comparison(path: Path) -> bool:
+    """Whether a folder is a comparison's."""
+    return _has(path, "comparison.json", "arms")
+
+
+def _has(path: Path, name: str, key: str) -> bool:
+    """Whether a folder has a JSON file with our key; other programs write files of these names, too."""
+    try:
+        content = json.loads((path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and key in content
+
+
 def refuse_foreign(path: Path) -> None:
     """Raise unless a folder is a run's, a comparison's, or empty: nothing else is ever deleted."""
-    ours = (path / "config.json").is_file() or (path / "comparison.json").is_file()
-    if not path.is_dir() or (any(path.iterdir()) and not ours):
+    if not path.is_dir() or (any(path.iterdir()) and not (_has(path, "config.json", "noise") or is_comparison(path))):
         raise FileExistsError(f"{path} was not made by smoothout; it is not overwritten. Use another --name.")

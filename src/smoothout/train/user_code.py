@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,16 @@ def load_function(name: str) -> Callable[..., Any]:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{name!r} names the file {str(path)!r}, which is not there. Give its path.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"smoothout_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{str(path)!r} cannot be loaded as Python; expected FILE.py:function.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
+    sys.path.insert(0, str(path.parent.resolve()))  # so that the file finds its neighbours
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     found = getattr(module, function, None)
     if not callable(found):
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]

@@ -13,7 +13,6 @@ from smoothout.train.data.images import PadCropFlip, normaliser
 from smoothout.train.data.splits import DataSet, Resident, as_is, cut_holdout
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-HOLDOUT_SHARE = 0.1
 
 
 def load(settings: Data, seed: int) -> DataSet:
@@ -21,7 +20,7 @@ def load(settings: Data, seed: int) -> DataSet:
     folder = settings.data_dir
     train = Resident(_read(folder, "train-images-idx3-ubyte"), _read(folder, "train-labels-idx1-ubyte"))
     test = Resident(_read(folder, "t10k-images-idx3-ubyte"), _read(folder, "t10k-labels-idx1-ubyte"))
-    kept, held_out = cut_holdout(len(train), settings.holdout or HOLDOUT_SHARE, seed)
+    kept, held_out = cut_holdout(len(train), settings.holdout, seed)
     return DataSet(
         train=train.take(kept),
         holdout=train.take(held_out),

@@ -21,7 +21,6 @@ from smoothout.train.config import Data
 from smoothout.train.data.images import IMAGENET_MEAN, IMAGENET_STD, PadCropFlip, normaliser
 from smoothout.train.data.splits import DataSet, Resident, Streamed, as_is, cut_holdout
 
-HOLDOUT_SHARE = 0.1
 RESIDENT_BYTES = 1 << 30
 GREY = 127
 
@@ -51,7 +50,7 @@ def load(settings: Data, seed: int) -> DataSet:
     if len(splits) == 3:
         kept, held_out = train, splits["val"]
     else:
-        indices = cut_holdout(len(train), settings.holdout or HOLDOUT_SHARE, seed)
+        indices = cut_holdout(len(train), settings.holdout, seed)
         kept, held_out = train.take(indices[0]), train.take(indices[1])
     normalise = normaliser(IMAGENET_MEAN, IMAGENET_STD)
     return DataSet(kept, held_out, test, shape, len(folders["train"].classes), normalise, augment)

@@ -12,6 +12,7 @@ from smoothout.large_batch import partition
 from smoothout.noise.philox import fold
 
 EVALUATION_BATCH = 1000
+HOLDOUT_SHARE = 0.1
 _HOLDOUT = 1  # tells the seed of the cut from other uses of the run's seed
 
 
@@ -42,9 +43,7 @@ class Resident:
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         if len(inputs) != len(targets):
-            raise ValueError(
-                f"there are {len(inputs)} inputs and {len(targets)} targets; expected as many of each."
-            )
+            raise ValueError(f"there are {len(inputs)} inputs and {len(targets)} targets; expected as many of each.")
         self.inputs, self.targets = inputs, targets
 
     def __len__(self) -> int:
@@ -64,9 +63,7 @@ class Resident:
         """See :class:`Split`; leaves augmentation to the data set's ``augment``."""
         del augment
         if order is None:
-            yield from zip(
-                torch.split(self.inputs, list(sizes)), torch.split(self.targets, list(sizes)), strict=True
-            )
+            yield from zip(torch.split(self.inputs, list(sizes)), torch.split(self.targets, list(sizes)), strict=True)
             return
         for indices in torch.split(order.to(self.targets.device), list(sizes)):
             yield self.inputs[indices], self.targets[indices]
@@ -153,9 +150,7 @@ class DataSet:
 
     def to(self, device: torch.device) -> "DataSet":
         """The data set with its batches on a device."""
-        return replace(
-            self, train=self.train.to(device), holdout=self.holdout.to(device), test=self.test.to(device)
-        )
+        return replace(self, train=self.train.to(device), holdout=self.holdout.to(device), test=self.test.to(device))
 
     def split(self, name: str) -> Resident | Streamed:
         """A split by its name."""
@@ -167,8 +162,9 @@ def in_order(split: Resident | Streamed, *, augment: int | None = None) -> Itera
     return split.batches(partition(len(split), EVALUATION_BATCH), augment=augment)
 
 
-def cut_holdout(samples: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (train, hold-out) of a random cut that depends on the seed alone."""
+def cut_holdout(samples: int, share: float | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (train, hold-out) of a random cut that depends on the seed alone; the share is 0.1 if not given."""
+    share = share or HOLDOUT_SHARE
     count = round(samples * share)
     if not 0 < count < samples:
         raise ValueError(

@@ -11,8 +11,6 @@ from smoothout.train.config import Data
 from smoothout.train.data.splits import DataSet, Resident, Streamed, cut_holdout
 from smoothout.train.user_code import call_with, load_function
 
-HOLDOUT_SHARE = 0.1
-
 
 def load(settings: Data, seed: int) -> DataSet:
     """Call FILE.py:function, with ``data_dir`` if it takes that.
@@ -33,7 +31,7 @@ def load(settings: Data, seed: int) -> DataSet:
     train, holdout = splits["train"], splits.get("holdout")
     classes = made.get("classes") or _count_classes(settings, train)
     if holdout is None:
-        kept, held_out = cut_holdout(len(train), settings.holdout or HOLDOUT_SHARE, seed)
+        kept, held_out = cut_holdout(len(train), settings.holdout, seed)
         train, holdout = train.take(kept), train.take(held_out)
     sample, _ = next(train.batches([1, len(train) - 1]))
     return DataSet(train, holdout, splits["test"], tuple(sample.shape[1:]), classes)

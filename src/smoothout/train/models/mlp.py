@@ -22,9 +22,7 @@ def mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 def conv1d(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Three convolutions of 25 channels, kernels 5, 3, 3, stride 2, with BatchNorm, on a signal (length,)."""
     if len(input_shape) != 1:
-        raise ValueError(
-            f"conv1d takes signals of shape (length,), got samples of {input_shape}. Use mlp or resnet."
-        )
+        raise ValueError(f"conv1d takes signals of shape (length,), got samples of {input_shape}. Use mlp or resnet.")
     length, channels = input_shape[0], 1
     layers: list[nn.Module] = [nn.Unflatten(1, (1, length))]
     for kernel in (5, 3, 3):
