@@ -10,7 +10,7 @@ STEPS = st.integers(0, 999)
 
 
 def named(name, total_steps=1000):
-    return schedules.named(name, anneal_index=0.55, tanh_scale=10.0, cosine_gain=15.0, total_steps=total_steps)
+    return schedules.resolve(name, anneal_index=0.55, tanh_scale=10.0, cosine_gain=15.0, total_steps=total_steps)
 
 
 @given(STEPS)

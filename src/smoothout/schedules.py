@@ -31,27 +31,35 @@ def cosine(step: int, *, gain: float, total_steps: int) -> float:
     return 1 + gain * (1 - math.cos(math.pi * step / total_steps)) / 2
 
 
-def named(
-    name: ScheduleName,
+#: Schedules that are made for a number of steps and have no value past it.
+BOUNDED = ("tanh", "cosine")
+
+
+def resolve(
+    schedule: ScheduleName | Schedule,
     *,
     anneal_index: float,
     tanh_scale: float,
     cosine_gain: float,
     total_steps: int | None,
 ) -> Schedule:
-    """The schedule of a name, refusing one that needs ``total_steps`` and lacks it."""
-    _checks.one_of("schedule", name, ScheduleName)
-    if name == "constant":
+    """The schedule of a name, refusing one that needs ``total_steps`` and lacks it; a function is its own."""
+    if not isinstance(schedule, str):
+        if not callable(schedule):
+            raise TypeError(f"schedule is {schedule!r}; expected a name or a function of the number of updates made.")
+        return schedule
+    _checks.one_of("schedule", schedule, ScheduleName)
+    if schedule == "constant":
         return constant
-    if name == "anneal":
+    if schedule == "anneal":
         index = _checks.nonnegative("anneal_index", anneal_index, "The original uses 0.55.")
         return functools.partial(anneal, index=index)
     if total_steps is None:
         raise ValueError(
-            f"schedule={name!r} needs total_steps, the number of optimizer steps of the whole run, "
+            f"schedule={schedule!r} needs total_steps, the number of optimizer steps of the whole run, "
             f"and got None. Pass total_steps=epochs * steps_per_epoch."
         )
-    if name == "tanh":
+    if schedule == "tanh":
         scale = _checks.nonnegative("tanh_scale", tanh_scale, "The original uses 10.")
         return functools.partial(tanh, scale=scale, total_steps=total_steps)
     gain = _checks.nonnegative("cosine_gain", cosine_gain, "LPF-SGD uses 15.")

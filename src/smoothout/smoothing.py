@@ -117,19 +117,12 @@ class SmoothOut:
         self._total_steps = total_steps
         self._start_step = start_step
         self._schedule_name = schedule if isinstance(schedule, str) else "custom"
-        if not isinstance(schedule, str) and not callable(schedule):
-            raise TypeError(f"schedule is {schedule!r}; expected a name or a function of the number of updates made.")
-        self._bounded = schedule in ("tanh", "cosine")
-        self._schedule: Schedule = (
-            schedules.named(
-                schedule,
-                anneal_index=anneal_index,
-                tanh_scale=tanh_scale,
-                cosine_gain=cosine_gain,
-                total_steps=total_steps,
-            )
-            if isinstance(schedule, str)
-            else schedule
+        self._schedule = schedules.resolve(
+            schedule,
+            anneal_index=anneal_index,
+            tanh_scale=tanh_scale,
+            cosine_gain=cosine_gain,
+            total_steps=total_steps,
         )
         self._schedule_constants = (anneal_index, tanh_scale, cosine_gain)
         self._source: nn.Module | list[tuple[str, nn.Parameter]]
@@ -199,7 +192,8 @@ class SmoothOut:
         """Strength times the schedule's factor at this step; 0 before ``start_step``."""
         if self._updates < self._start_step or self._strength == 0:
             return 0.0
-        if self._bounded and self._total_steps is not None and self._updates >= self._total_steps:
+        past_end = self._total_steps is not None and self._updates >= self._total_steps
+        if past_end and self._schedule_name in schedules.BOUNDED:
             raise ValueError(
                 f"schedule {self._schedule_name!r} was made for total_steps={self._total_steps} and "
                 f"{self._updates} steps have been made. Pass the number of optimizer steps of the whole run."

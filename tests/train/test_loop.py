@@ -187,6 +187,14 @@ def test_interrupted_before_anything_was_written(tmp_path):
     assert equal(weights(whole, "initial"), weights(parts, "initial"))
 
 
+def test_interrupted_after_the_last_checkpoint(tmp_path):
+    chosen = settings(noise_schedule="tanh")
+    folder, result = run(tmp_path / "run", chosen)
+    (folder.path / "result.json").unlink()
+    _, again = run(tmp_path / "run", chosen, resume=True)
+    assert again == result
+
+
 def test_what_a_run_writes(tmp_path):
     watcher = Watcher()
     folder, result = run(tmp_path / "run", settings(scale="filter", strength=0.2), watcher)

@@ -80,9 +80,10 @@ def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False
     Raises:
         FloatingPointError: If the training loss is no longer finite.
     """
+    lines = describe(run)  # of the start, also when resumed
     progress = _resume(run, folder) if resume else _begin(run, folder)
     settings, plan = run.settings, run.plan
-    watcher.started(describe(run), plan.total_updates - progress.update)
+    watcher.started(lines, plan.total_updates - progress.update)
 
     while progress.epoch < settings.schedule.epochs:
         began = time.perf_counter()
