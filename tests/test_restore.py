@@ -143,6 +143,24 @@ def test_an_interrupt_on_the_way_out(monkeypatch):
     assert storage_bytes(model.weight) == before
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_before_the_way_out(monkeypatch):
+    model = nn.Linear(3, 2)
+    before = storage_bytes(model.weight)
+    smoother = SmoothOut(model, 0.5)
+    block = smoother.perturbed()
+    block.__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(smoother, "_look", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            block.__exit__(None, None, None)
+    assert storage_bytes(model.weight) == before
+    smoother.step()
+
+
 def test_inference_mode_first_and_training_after_it():
     model = nn.Linear(3, 2)
     before = storage_bytes(model.weight)

@@ -409,9 +409,12 @@ class _Block:
         smoother = self._smoother
         if smoother._open is not self:
             raise RuntimeError(f"the perturbed() block opened at {self.place} is not open; leave a block once.")
-        noisy = self._amplitude > 0 and smoother._denoise
-        problem = self._written() if noisy and kind is None else None
-        self._close()
+        problem = None
+        try:
+            if self._amplitude > 0 and smoother._denoise and kind is None:
+                problem = self._written()
+        finally:
+            self._close()
         smoother._versions_left = smoother._versions()
         if problem is not None:
             raise RuntimeError(problem)
