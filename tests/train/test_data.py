@@ -202,8 +202,8 @@ import torch
 from torch.utils.data import Dataset
 
 def tensors(data_dir):
-    x = torch.arange(40.0).view(20, 2)
-    return {"train": (x, torch.arange(20) % 4), "test": (x[:6], torch.arange(6) % 4)}
+    x = torch.arange(40.0, dtype=torch.float64).view(20, 2)
+    return {"train": (x, torch.arange(20, dtype=torch.int32) % 4), "test": (x[:6], torch.arange(6) % 4)}
 
 class Squares(Dataset):
     def __len__(self):
@@ -242,6 +242,7 @@ def test_data_of_a_users_function(tmp_path):
     file.write_text(USER)
     found = data.load(Data(f"{file}:tensors"), 0)
     assert (len(found.train), len(found.holdout), found.classes, found.input_shape) == (18, 2, 4, (2,))
+    assert (found.train.inputs.dtype, found.train.targets.dtype) == (torch.float32, torch.int64)
     streamed = data.load(Data(f"{file}:datasets", workers=0), 0)
     assert (len(streamed.train), streamed.classes, streamed.input_shape) == (12, 3, (3, 4, 4))
     with pytest.raises(TypeError, match=r"wrong' returned list; expected a mapping with 'train' and 'test'"):

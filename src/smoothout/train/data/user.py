@@ -39,7 +39,9 @@ def load(settings: Data, seed: int) -> DataSet:
 
 def _split(settings: Data, name: str, part: Any) -> Resident | Streamed:
     if isinstance(part, tuple) and len(part) == 2 and all(isinstance(item, Tensor) for item in part):
-        return Resident(*part)
+        inputs, targets = part
+        # NumPy makes float64 and int32, which models and losses refuse.
+        return Resident(inputs.float() if inputs.is_floating_point() else inputs, targets.long())
     if isinstance(part, Dataset) and hasattr(part, "__len__"):
         return Streamed(part, part, settings.workers, torch.arange(len(part)))
     raise TypeError(
