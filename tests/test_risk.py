@@ -72,6 +72,7 @@ def test_one_value_has_no_interval():
     assert math.isnan(estimate.half_width)
     assert not estimate.certain
     assert math.isnan(mean_interval([]).mean)
+    assert (str(estimate), str(mean_interval([]))) == ("2.00", "-")
 
 
 def test_intervals_cover_as_often_as_they_say():

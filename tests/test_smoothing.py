@@ -373,6 +373,18 @@ def test_replacing_a_parameter_inside_is_told():
         model.weight = nn.Parameter(model.weight.detach().clone())
 
 
+def test_a_block_that_is_never_entered_warns():
+    model = linear()
+    smoother = SmoothOut(model, 0.1)
+    smoother.perturbed()
+    model(torch.ones(2, 4)).sum().backward()
+    with pytest.warns(
+        RuntimeWarning, match=r"test_smoothing.py:\d+ was never entered, so there was no noise. Write `with"
+    ):
+        smoother.step()
+    smoother.step()
+
+
 def test_a_block_is_left_once():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -29,6 +29,8 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
+        if self.count < 2:
+            return "-" if self.count == 0 else f"{self.mean:.2f}"
         return f"{self.mean:.2f} +- {self.half_width:.2f}"
 
 

@@ -134,6 +134,7 @@ class SmoothOut:
         self._updates = 0
         self._streams = 0
         self._open: _Block | None = None
+        self._made: _Block | None = None  # the last one, until it is entered
         self._snapshot = Snapshot()
         self._versions_left: list[int] | None = None
         self._warned = False
@@ -164,11 +165,20 @@ class SmoothOut:
             stream = _checks.whole("stream", stream, at_least=0, below=2**32)
         draw = _checks.whole("draw", draw, at_least=0, below=2**32)
         caller = sys._getframe(1)
-        return _Block(self, stream, draw, f"{caller.f_code.co_filename}:{caller.f_lineno}")
+        self._made = _Block(self, stream, draw, f"{caller.f_code.co_filename}:{caller.f_lineno}")
+        return self._made
 
     def step(self) -> None:
         """Count one optimizer step. Call it after ``optimizer.step()``, also where a GradScaler skipped that."""
         self._refuse_open("step()")
+        if self._made is not None:
+            warnings.warn(
+                f"the block made at {self._made.place} was never entered, so there was no noise. "
+                f"Write `with smoother.perturbed():` around forward and backward.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._made = None
         self._updates += 1
         self._streams = 0
         self._versions_left = None
@@ -290,7 +300,7 @@ class SmoothOut:
     def __getstate__(self) -> dict[str, Any]:
         # copy.deepcopy and pickle both come here.
         self._refuse_open("copying or saving the smoother")
-        return self.__dict__ | {"_snapshot": Snapshot(), "_versions_left": None, "_signature": []}
+        return self.__dict__ | {"_snapshot": Snapshot(), "_versions_left": None, "_signature": [], "_made": None}
 
     def __repr__(self) -> str:
         perturbed = sum(weight.parameter.numel() for group in self._groups for weight in group)
@@ -377,6 +387,7 @@ class _Block:
 
     def __enter__(self) -> Self:
         smoother = self._smoother
+        smoother._made = None
         smoother._refuse_open("perturbed()")
         smoother._follow()
         smoother._warn_of_forgotten_step()

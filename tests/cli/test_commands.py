@@ -100,7 +100,7 @@ def test_an_interrupted_run_is_resumed_by_its_name_alone(capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_keep", interrupted)
         error = fails(capsys, *words, "--name", "a", status=130)
-        assert "Go on with: smoothout train --name a --resume" in error
+        assert f"Go on with: smoothout train --name a {' '.join(CODE)} --resume" in error
     assert main(["train", "--name", "a", "--resume", *CODE]) == 0
     assert "epoch 2/2" in capsys.readouterr().out
     assert main([*words, "--name", "b"]) == 0
@@ -192,6 +192,8 @@ def test_compare(capsys, here):
     [
         ("seeds = [", "is no TOML"),
         ("[common]\nlr = 1", "has no arms; expected tables such as"),
+        ("[arms.a]\nseed = 3", "arm 'a' of arms.toml has a seed; expected seeds = [...] for all arms"),
+        ("seeds = [1, 1]\n[arms.a]", "the seeds are 1, 1; expected each once"),
         ("[armz.a]", "the part of arms.toml is 'armz'; expected one of against, arms, common, seeds"),
         ('[arms.a]\nagainst = "b"', "arm 'a' is against 'b'; expected one of a"),
         ("[arms.a]\n[arms.A]", "two arms share a folder name: a, A"),

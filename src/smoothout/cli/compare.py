@@ -33,7 +33,7 @@ class Arguments:
     arms: tyro.conf.Positional[Path]
     """TOML file: [common] and [arms."NAME"] hold options of `smoothout train`; see experiments/demo/arms.toml."""
     seeds: tuple[int, ...] = ()
-    """Seeds of the runs; arms share initial weights and data order per seed [default: those of the file]."""
+    """Seeds of the runs; arms share start and data order per seed [default: those of the file, else 0 to 4]."""
     against: str | None = None
     """The arm that all are compared with [default: as the file says]."""
     name: str | None = None
@@ -43,7 +43,7 @@ class Arguments:
     workers: int = 2
     """Processes that train at the same time, 1 or 2."""
     resume: bool = False
-    """Go on with the comparison of this name; finished runs are kept."""
+    """Go on with the comparison of this name, of the same arms and seeds; finished runs are kept."""
     overwrite: bool = False
     """Delete the comparison of this name and start anew."""
 
@@ -60,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     chosen = parse(Arguments, arguments, "compare", DESCRIPTION)
     arms, seeds = read_arms(chosen.arms, chosen.against)
     seeds = chosen.seeds or seeds
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"the seeds are {', '.join(map(str, seeds))}; expected each once.")
     folder = chosen.results_dir / (chosen.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     comparison.start(folder, arms, seeds, overwrite=chosen.overwrite, resume=chosen.resume)
     console = Console(highlight=False, soft_wrap=True)
@@ -81,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     comparison.write_results(folder, outcomes)
     summaries = list(comparison.summarise(arms, outcomes))
     console.print(table(summaries))
-    for sentence in words(summaries):
+    for sentence in words(summaries) or ["No arm says what it is against; name an arm by --against."]:
         console.print(sentence, markup=False)
     pictures = draw_curves(_curves(folder, arms, outcomes), folder / "curves")
     console.print(f"written: {', '.join(str(p) for p in (folder / 'results.json', folder / 'results.csv', *pictures))}")
@@ -110,6 +112,8 @@ def read_arms(path: Path, against: str | None = None) -> tuple[list[Arm], tuple[
         merged = content.get("common", {}) | options
         other = against or merged.pop("against", content.get("against"))
         merged.pop("against", None)
+        if "seed" in merged:
+            raise ValueError(f"arm {name!r} of {path} has a seed; expected seeds = [...] for all arms, or --seeds.")
         arms.append(Arm(name, _settings(name, merged), other))
     return arms, tuple(content.get("seeds", range(5)))
 
@@ -168,7 +172,7 @@ def table(summaries: Sequence[ArmSummary]) -> Table:
 
 
 def _signed(difference: Estimate | None) -> str:
-    return "" if difference is None else f"{difference.mean:+.2f} +- {difference.half_width:.2f}"
+    return "" if difference is None else f"{'+' if difference.mean > 0 else ''}{difference}"
 
 
 def words(summaries: Sequence[ArmSummary]) -> list[str]:

@@ -29,7 +29,7 @@ class Output:
     results_dir: Path = Path("runs")
     """Folder of all runs."""
     resume: bool = False
-    """Go on with the run of this name; its settings are kept."""
+    """Go on with the run of this name; its settings are kept, and code (FILE.py:function) is named again."""
     overwrite: bool = False
     """Delete the run of this name and start anew."""
 
@@ -72,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
             show.finished(train(prepared, folder, show, resume=output.resume))
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
+        named = {"dataset": settings.data.dataset, "model": settings.network.model}
+        where += "".join(f" --{option} {name}" for option, name in named.items() if is_user_code(name))
         print(f"\nGo on with: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
         raise
     return 0
