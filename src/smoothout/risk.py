@@ -23,14 +23,16 @@ def risk(
     model: nn.Module,
     batches: Batches,
     *,
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
     prepare: Callable[[Tensor], Tensor] = lambda inputs: inputs,
     scope: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext(),
 ) -> Risk:
-    """Mean cross entropy and classification errors in evaluation mode; batches are weighted by their size.
+    """Mean loss and classification errors in evaluation mode; batches are weighted by their size.
 
     Args:
         model: Maps inputs to logits (B, C); its mode comes back as it was.
         batches: Pairs (inputs, targets).
+        loss: (logits, targets) -> mean loss of a batch, in nats for cross entropy.
         prepare: Applied to the inputs of each batch.
         scope: Given the batch's index, a context to run it in, such as ``smoother.perturbed``.
 
@@ -39,13 +41,13 @@ def risk(
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    loss = wrong1 = wrong5 = torch.zeros((), dtype=torch.float64)
+    total = wrong1 = wrong5 = torch.zeros((), dtype=torch.float64)
     samples = 0
     try:
         for index, (inputs, targets) in enumerate(batches):
             with scope(index):
                 logits = model(prepare(inputs))
-            loss = loss + functional.cross_entropy(logits, targets, reduction="sum").double().cpu()
+            total = total + loss(logits, targets).double().cpu() * len(targets)
             first, fifth = errors(logits, targets)
             wrong1, wrong5 = wrong1 + first.cpu(), wrong5 + fifth.cpu()
             samples += len(targets)
@@ -54,4 +56,4 @@ def risk(
             module.training = training
     if samples == 0:
         raise ValueError("there are no samples to evaluate; expected at least one batch. Check the split's size.")
-    return Risk(float(loss) / samples, 100 * float(wrong1) / samples, 100 * float(wrong5) / samples, samples)
+    return Risk(float(total) / samples, 100 * float(wrong1) / samples, 100 * float(wrong5) / samples, samples)

@@ -23,6 +23,11 @@ def exclude_batch_norm(_name: str, module: nn.Module | None, _parameter: nn.Para
     return isinstance(module, _BatchNorm)
 
 
+def exclude_nothing(_name: str, _module: nn.Module | None, _parameter: nn.Parameter, /) -> bool:
+    """Leave nothing out; the original's evaluation perturbs BatchNorm, too."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
     """One parameter of a model.

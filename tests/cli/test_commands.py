@@ -68,7 +68,7 @@ def test_train_evaluate_resume(capsys, here):
     assert main(["train", *CODE, "--name", "a", "--resume"]) == 0
     assert "is finished" in capsys.readouterr().out
     error = fails(capsys, "train", *CODE, "--name", "a", "--resume", "--lr", "0.3")
-    assert "lr is 0.3 and the run was started with 0.05; a resumed run goes on exactly" in error
+    assert "lr is 0.3 and the run was started without it; a resumed run goes on exactly" in error
     error = fails(capsys, "train", "--name", "a", "--resume", "--model", CODE[3])
     assert "name it again: --dataset" in error
 
@@ -116,7 +116,7 @@ def test_an_interrupted_run_is_resumed_by_its_name_alone(capsys, monkeypatch):
         (["--resume"], "--resume needs --name"),
         (["--resume", "--overwrite", "--name", "a"], "contradict each other"),
         (["--resume", "--name", "nothing"], "holds no run"),
-        (["--dataset", "cifar"], "the dataset is 'cifar'; expected one of fashion_mnist, imagefolder, mnist1d"),
+        (["--dataset", "cifar"], "the dataset is 'cifar'; expected one of cifar10, cifar100, digits"),
         ([*CODE[:2], "--model", "vgg"], "the model is 'vgg'; expected one of"),
         ([*CODE[:2], "--optimizer", "sgd"], "the optimizer is 'sgd'; expected one of ASGD"),
         (["--dataset", "imagefolder", "--data-dir", "none"], "has none of train, val and test"),

@@ -1,5 +1,4 @@
-import gzip
-import struct
+import random
 
 import numpy as np
 import pytest
@@ -8,14 +7,24 @@ from PIL import Image
 
 from smoothout.train import data
 from smoothout.train.config import Data
-from smoothout.train.data import fashion_mnist, imagefolder, mnist1d
-from smoothout.train.data.images import PadCropFlip, normaliser
-from smoothout.train.data.splits import cut_holdout
+from smoothout.train.data import imagefolder, mnist1d
+from smoothout.train.data.images import PadCropFlip, image_set, normaliser, resize
+from smoothout.train.data.splits import Resident, cut_holdout, in_order
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="'cifar'; expected one of fashion_mnist, imagefolder, mnist1d, or FILE.py"):
+    known = "cifar10, cifar100, digits, fashion_mnist, imagefolder, imagenet, mnist, mnist1d, stl10"
+    with pytest.raises(ValueError, match=f"'cifar'; expected one of {known}, or FILE.py:function, or package.module"):
         data.load(Data("cifar"), 0)
+
+
+def test_options_that_a_data_set_cannot_follow():
+    message = "'digits', which has no place to be fetched from; expected one of cifar10, cifar100, .*Leave --download"
+    with pytest.raises(ValueError, match=message):
+        data.load(Data("digits", download=True), 0)
+    for name in ("mnist1d", "mine.py:load"):
+        with pytest.raises(ValueError, match=f"input_size is 16 and the dataset {name!r}, .*Leave --input-size out"):
+            data.load(Data(name, input_size=16), 0)
 
 
 # -- augmentation --------------------------------------------------------------------------------------------
@@ -56,6 +65,32 @@ def test_augmentation_follows_torchs_seed():
 def test_normaliser():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(1, 2, 1, 1)
     assert normaliser((0.5, 0.25), (0.5, 0.5))(images).flatten().tolist() == [-1.0, 1.5]
+    assert normaliser((0.5,), (0.5,), white=240)(images // 2)[0, 1].item() == pytest.approx(127 / 120 - 1)
+
+
+def test_resizing_keeps_the_central_square():
+    ramp = torch.arange(0, 240, 10, dtype=torch.uint8).view(1, 1, 1, 24).expand(2, 3, 12, 24)
+    split = Resident(ramp.contiguous(), torch.tensor([0, 1]))
+    assert resize(split, None) is split
+    assert resize(Resident(ramp[..., :12], split.targets), 12).inputs.shape == (2, 3, 12, 12)
+    cropped = resize(split, 12)
+    assert torch.equal(cropped.inputs, ramp[..., 6:18])
+    assert cropped.targets is split.targets
+    smaller = resize(split, 8).inputs
+    assert smaller.shape == (2, 3, 8, 8)
+    assert smaller.dtype == torch.uint8
+    # Of a linear ramp, resizing samples the line: pixel j of 16 lies at 1.5 (j + 1/2) - 1/2 of the 24.
+    expected = 10 * (1.5 * (torch.arange(4, 12) + 0.5) - 0.5)
+    assert (smaller[0, 0, 0] - expected).abs().max() <= 0.5
+
+
+def test_padding_grows_with_the_images():
+    images = Resident(torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10))
+    for side, pad in ((None, 2), (56, 4), (8, 1)):
+        settings = Data("mnist", input_size=side)
+        found = image_set(settings, 0, images, images, 10, normaliser((0.5,), (0.5,)), PadCropFlip(2, 0))
+        assert found.augment == PadCropFlip(pad, 0)
+        assert found.input_shape == tuple(found.test.inputs.shape[1:]) == (1, side or 28, side or 28)
 
 
 def test_the_cut_is_by_seed_and_whole():
@@ -64,66 +99,67 @@ def test_the_cut_is_by_seed_and_whole():
     assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(100))
     assert not torch.equal(held_out, cut_holdout(100, 0.2, seed=4)[1])
     assert torch.equal(held_out, cut_holdout(100, 0.2, seed=3)[1])
-    with pytest.raises(ValueError, match="holdout=0.1 of 3 training samples is 0; expected at least one"):
+    message = (
+        "holdout=0.1 of 3 training samples is 0; expected at least one on either side. Give another --holdout, or 0"
+    )
+    with pytest.raises(ValueError, match=message):
         cut_holdout(3, 0.1, seed=0)
+
+
+def test_a_share_of_nothing_and_no_share():
+    train, held_out = cut_holdout(100, 0.0, seed=3)
+    assert train.tolist() == list(range(100))
+    assert held_out.tolist() == []
+    assert len(cut_holdout(100, None, seed=3)[1]) == 10
+
+
+def test_in_order_takes_batches_of_a_size():
+    split = Resident(torch.arange(10), torch.arange(10))
+    assert [len(x) for x, _ in in_order(split, batch_size=4)] == [4, 4, 2]
+    assert [len(x) for x, _ in in_order(split)] == [10]
+    assert list(in_order(split.take(torch.arange(0)))) == []
 
 
 # -- mnist1d -------------------------------------------------------------------------------------------------
 
 
 def test_mnist1d_is_made_once_and_leaves_global_generators_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist1d, "TEST_SAMPLES", 300)
+    for name, count in (("TRAIN_SAMPLES", 160), ("MADE_SAMPLES", 200), ("TEST_SAMPLES", 100)):
+        monkeypatch.setattr(mnist1d, name, count)
     np.random.seed(5)
-    state = np.random.get_state()[1].copy()
-    first = data.load(Data(data_dir=tmp_path, holdout=0.05), 0)
-    assert (np.random.get_state()[1] == state).all()
-    assert (len(first.train), len(first.holdout), len(first.test)) == (4000, 200, 300)
+    random.seed(5)
+    states = np.random.get_state()[1].copy(), random.getstate()
+    first = data.load(Data(data_dir=tmp_path, holdout=0.25), 0)
+    assert (np.random.get_state()[1] == states[0]).all()
+    assert random.getstate() == states[1]
+    assert (len(first.train), len(first.holdout), len(first.test)) == (160, 40, 100)
     assert first.input_shape == (40,)
+    assert (first.train.inputs.dtype, first.train.targets.dtype) == (torch.float32, torch.int64)
     monkeypatch.setattr(mnist1d, "_generate", None)  # a second load reads files
-    again = data.load(Data(data_dir=tmp_path, holdout=0.05), 1)
+    again = data.load(Data(data_dir=tmp_path, holdout=0.25), 1)
     assert torch.equal(first.train.inputs, again.train.inputs)
-    assert not torch.equal(first.holdout.inputs[:100], first.test.inputs[:100])
+    assert not torch.equal(first.holdout.inputs, first.test.inputs[:40])
     assert set(first.test.targets.tolist()) == set(range(10))
+    without = data.load(Data(data_dir=tmp_path, holdout=0), 1)
+    assert len(without.holdout) == 0
+    assert torch.equal(without.train.inputs, first.train.inputs)
+    with pytest.raises(ValueError, match="holdout=0.001 of 160 training samples is 0; .*or 0 for none"):
+        data.load(Data(data_dir=tmp_path, holdout=0.001), 1)
 
 
-# -- fashion_mnist -------------------------------------------------------------------------------------------
+def test_mnist1d_holds_out_half_as_many_if_nothing_is_said(tmp_path, monkeypatch):
+    made = []
 
+    def generate(seed, count):
+        made.append(count)
+        return np.full((count, 40), seed, dtype=np.float32), np.arange(count) % 10
 
-def write_idx(path, array):
-    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}i", *array.shape)
-    raw = header + array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-
-
-@pytest.fixture
-def fashion(tmp_path):
-    fashion_mnist._read.cache_clear()
-    generator = np.random.default_rng(0)
-    for name, count, suffix in (("train", 40, ".gz"), ("t10k", 20, "")):
-        write_idx(tmp_path / f"{name}-images-idx3-ubyte{suffix}", generator.integers(0, 256, (count, 28, 28)))
-        write_idx(tmp_path / f"{name}-labels-idx1-ubyte{suffix}", np.arange(count) % 10)
-    yield tmp_path
-    fashion_mnist._read.cache_clear()
-
-
-def test_fashion_mnist_from_files_packed_or_not(fashion):
-    found = data.load(Data("fashion_mnist", data_dir=fashion, holdout=0.25), 0)
-    assert (len(found.train), len(found.holdout), len(found.test)) == (30, 10, 20)
-    assert found.train.inputs.shape == (30, 1, 28, 28)
-    assert found.test.targets.tolist() == [i % 10 for i in range(20)]
-    assert isinstance(found.augment, PadCropFlip)
-    plain = data.load(Data("fashion_mnist", data_dir=fashion, augment=False), 0)
-    assert plain.augment(found.test.inputs) is found.test.inputs
-
-
-def test_missing_and_broken_files(fashion, monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", fashion / "nowhere")
-    (fashion / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x14short")
-    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte is no IDX file of bytes, or cut short"):
-        data.load(Data("fashion_mnist", data_dir=fashion), 0)
-    (fashion / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="no file t10k-labels-idx1-ubyte or .*On Debian install the package"):
-        data.load(Data("fashion_mnist", data_dir=fashion), 0)
+    monkeypatch.setattr(mnist1d, "_generate", generate)
+    monkeypatch.setenv("SMOOTHOUT_DATA", str(tmp_path / "variable"))
+    found = data.load(Data(), 0)
+    assert (len(found.train), len(found.holdout), len(found.test)) == (4000, 2000, 10_000)
+    assert made == [5000, 2000, 10_000]
+    assert len(list((tmp_path / "variable" / "mnist1d").iterdir())) == 3
 
 
 # -- imagefolder ---------------------------------------------------------------------------------------------
@@ -142,6 +178,7 @@ def write_images(root, split, sizes, classes=("cat", "dog")):
 @pytest.fixture
 def tree(tmp_path):
     imagefolder._all_resident.cache_clear()
+    imagefolder.scan.cache_clear()
     return tmp_path
 
 
@@ -153,6 +190,8 @@ def test_images_of_one_size_stay_in_memory(tree):
     assert found.input_shape == (3, 8, 9)
     assert found.classes == 2
     assert torch.equal(found.test.inputs[:, 0, 0, 0].long(), found.test.targets)
+    assert found.augment == PadCropFlip(4, 127)
+    assert data.load(Data("imagefolder", data_dir=tree, input_size=16), 0).input_shape == (3, 16, 16)
     held = {bytes(image.flatten().tolist()) for image in found.holdout.inputs}
     assert not held & {bytes(image.flatten().tolist()) for image in found.train.inputs}
 
@@ -162,12 +201,14 @@ def test_where_val_and_test_are_both_there_val_is_the_hold_out(tree):
         write_images(tree, split, [(8, 8)] * count)
     found = data.load(Data("imagefolder", data_dir=tree), 0)
     assert (len(found.train), len(found.holdout), len(found.test)) == (8, 6, 4)
+    without = data.load(Data("imagefolder", data_dir=tree, holdout=0), 0)
+    assert (len(without.train), len(without.holdout), len(without.test)) == (8, 0, 4)
 
 
 def test_images_of_unequal_size_are_streamed(tree):
     write_images(tree, "train", [(20, 30), (40, 25), (32, 32), (33, 31), (50, 20)])
     write_images(tree, "val", [(20, 30)] * 2)
-    found = data.load(Data("imagefolder", data_dir=tree, image_size=16, workers=0, holdout=0.2), 0)
+    found = data.load(Data("imagefolder", data_dir=tree, input_size=16, workers=0, holdout=0.2), 0)
     assert found.input_shape == (3, 16, 16)
     order = torch.tensor([3, 0, 5, 1, 7, 2, 6, 4])
 
@@ -190,68 +231,75 @@ def test_trees_that_do_not_fit(tree):
     write_images(tree, "train", [(8, 8)])
     with pytest.raises(FileNotFoundError, match="has train of train, val and test"):
         data.load(Data("imagefolder", data_dir=tree), 0)
+    imagefolder.scan.cache_clear()
     write_images(tree, "val", [(8, 8)], classes=("cat", "fish"))
     with pytest.raises(ValueError, match="differ by dog, fish; expected the same sub-folders"):
         data.load(Data("imagefolder", data_dir=tree), 0)
 
 
-# -- FILE.py:function ----------------------------------------------------------------------------------------
-
-USER = """
-import torch
-from torch.utils.data import Dataset
-
-def tensors(data_dir):
-    x = torch.arange(40.0, dtype=torch.float64).view(20, 2)
-    return {"train": (x, torch.arange(20, dtype=torch.int32) % 4), "test": (x[:6], torch.arange(6) % 4)}
-
-class Squares(Dataset):
-    def __len__(self):
-        return 12
-    def __getitem__(self, index):
-        return torch.full((3, 4, 4), float(index)), index % 3
-
-def datasets():
-    return {"train": Squares(), "holdout": Squares(), "test": Squares(), "classes": 3}
-
-def uncounted():
-    return {"train": Squares(), "test": Squares()}
-
-def wrong():
-    return [1]
-
-def odd():
-    return {"train": (1, 2), "test": 3}
-"""
+# -- imagenet ------------------------------------------------------------------------------------------------
 
 
-def test_a_users_file_may_have_neighbours_and_dataclasses(tmp_path):
-    (tmp_path / "neighbour.py").write_text("import torch\nX = torch.ones(10, 2)\n")
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport torch\nimport neighbour\n"
-        "@dataclass\nclass Options:\n    count: int = 2\n"
-        "def load():\n    y = torch.arange(10) % Options().count\n"
-        "    return {'train': (neighbour.X, y), 'test': (neighbour.X, y)}\n"
+@pytest.fixture
+def imagenet(tree):
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for number, name in enumerate(("n01440764", "n01443537", "n01484850")):
+            (tree / "imagenet" / split / name).mkdir(parents=True)
+            for index in range(count):
+                width, height = generator.integers(40, 90, 2)
+                image = Image.new(
+                    "L" if index == 0 else "RGB", (width, height), (60 * number + index) * (1 if index == 0 else 65793)
+                )
+                image.save(tree / "imagenet" / split / name / f"{name}_{index}.JPEG", quality=95)
+    return tree
+
+
+@pytest.mark.parametrize("inside", ["", "imagenet"])
+def test_imagenet_is_streamed_and_val_is_the_test_split(imagenet, inside):
+    found = data.load(Data("imagenet", data_dir=imagenet / inside, holdout=1 / 6, workers=0), 0)
+    assert (len(found.train), len(found.holdout), len(found.test)) == (15, 3, 6)
+    assert found.input_shape == (3, 224, 224)
+    assert found.classes == 3
+    x, y = next(in_order(found.test))
+    assert x.shape == (6, 3, 224, 224)
+    assert y.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (x.flatten(1).float().mean(1) - torch.tensor([0.0, 1, 60, 61, 120, 121])).abs().max() < 1.5
+    both = torch.cat([found.train.indices, found.holdout.indices])
+    assert sorted(both.tolist()) == list(range(18))
+    small = data.load(Data("imagenet", data_dir=imagenet / inside, input_size=32, workers=0), 0)
+    assert next(small.train.batches([2], torch.tensor([0, 1]), augment=1))[0].shape == (2, 3, 32, 32)
+    assert small.normalise(x).dtype == torch.float32
+
+
+def test_imagenet_evaluates_the_centre_of_the_resized_image(imagenet):
+    from torchvision.transforms import v2
+
+    found = data.load(Data("imagenet", data_dir=imagenet, augment=False, holdout=0, workers=0), 0)
+    with Image.open(imagenet / "imagenet" / "train" / "n01440764" / "n01440764_0.JPEG") as image:
+        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    expected = v2.functional.center_crop(v2.functional.resize(torch.tensor(pixels), 256), 224)
+    for augment in (None, 5):  # without augmentation, training sees what evaluation sees
+        [(x, _)] = found.train.batches([1], torch.tensor([0]), augment=augment)
+        assert (x[0].int() - expected.int()).abs().max() <= 1
+
+
+def test_a_folder_is_listed_once(imagenet, monkeypatch):
+    listed = []
+    monkeypatch.setattr(
+        imagefolder, "ImageFolder", lambda root, make=imagefolder.ImageFolder: listed.append(root) or make(root)
     )
-    assert data.load(Data(f"{file}:load"), 0).classes == 2
+    for seed in range(3):
+        data.load(Data("imagenet", data_dir=imagenet), seed)
+    assert len(listed) == 2
 
 
-def test_data_of_a_users_function(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(USER)
-    found = data.load(Data(f"{file}:tensors"), 0)
-    assert (len(found.train), len(found.holdout), found.classes, found.input_shape) == (18, 2, 4, (2,))
-    assert (found.train.inputs.dtype, found.train.targets.dtype) == (torch.float32, torch.int64)
-    streamed = data.load(Data(f"{file}:datasets", workers=0), 0)
-    assert (len(streamed.train), streamed.classes, streamed.input_shape) == (12, 3, (3, 4, 4))
-    with pytest.raises(TypeError, match=r"wrong' returned list; expected a mapping with 'train' and 'test'"):
-        data.load(Data(f"{file}:wrong"), 0)
-    with pytest.raises(TypeError, match=r"returned a tuple for 'train'; expected a pair of tensors"):
-        data.load(Data(f"{file}:odd"), 0)
-    with pytest.raises(TypeError, match="a Dataset for 'train' and no 'classes'"):
-        data.load(Data(f"{file}:uncounted"), 0)
-    with pytest.raises(ValueError, match="has no function 'other'; it defines tensors, Squares, datasets"):
-        data.load(Data(f"{file}:other"), 0)
-    with pytest.raises(FileNotFoundError, match="nothere.py', which is not there"):
-        data.load(Data("nothere.py:f"), 0)
+def test_imagenet_that_is_not_there(imagenet):
+    message = "expected the folders train and val, each .*nowhere/imagenet, .*nowhere. Unpack .*by --data-dir"
+    with pytest.raises(FileNotFoundError, match=message):
+        data.load(Data("imagenet", data_dir=imagenet / "nowhere"), 0)
+    (imagenet / "imagenet" / "val" / "n01440764").rename(imagenet / "elsewhere")
+    with pytest.raises(
+        ValueError, match="imagenet: the classes of .*val and .*train differ by n01440764; expected the"
+    ):
+        data.load(Data("imagenet", data_dir=imagenet), 0)

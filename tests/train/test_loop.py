@@ -16,7 +16,8 @@ from smoothout.noise.philox import fold
 from smoothout.train import data, models
 from smoothout.train.config import Settings
 from smoothout.train.data.images import PadCropFlip, normaliser
-from smoothout.train.loop import _NOISE, _ORDER, _STEP, optimizers, prepare, train
+from smoothout.train.loop import _NOISE, _ORDER, _STEP, prepare, train
+from smoothout.train.regime import optimizers
 from smoothout.train.run_folder import RunFolder
 
 USER = Path(__file__).with_name("user_code.py")
@@ -29,7 +30,8 @@ class Watcher:
     def started(self, lines, updates):
         self.lines, self.expected = lines, updates
 
-    def updated(self):
+    def updated(self, seen):
+        assert seen().samples > 0
         self.updates += 1
         if self.updates == self._stop_after:
             raise KeyboardInterrupt
@@ -97,15 +99,16 @@ def test_equals_a_loop_written_by_hand(tmp_path):
     assert equal(weights(folder), model.state_dict())
 
 
-def test_images_are_augmented_and_normalised_by_ghost_batch(tmp_path):
+def test_images_are_augmented_and_normalised_by_ghost_batch(tmp_path, monkeypatch):
     chosen = settings(dataset=f"{USER}:pictures", model="cifar10_shallow", epochs=1, label_smoothing=0.1, holdout=0.5)
-    dataset = prepare(chosen).dataset
+    dataset = data.load(chosen.data, 3)
     augmented = dataclasses.replace(dataset, normalise=normaliser((0.5,), (0.25,)), augment=PadCropFlip(2, 9))
-    prepared = dataclasses.replace(prepare(chosen), dataset=augmented)
+    monkeypatch.setattr(data, "load", lambda settings, seed: augmented)
+    prepared = prepare(chosen)
     train(prepared, RunFolder.create(tmp_path / "run", chosen), Watcher())
 
     model = models.build("cifar10_shallow", (1, 9, 9), 4, 3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=prepared.plan.peak_lr, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=prepared.plan.lr(0), momentum=0.9, weight_decay=5e-4)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(fold(3, _ORDER, 0) >> 1))
     smoother = SmoothOut(model, 0.05, seed=fold(3, _NOISE))
     for step, indices in enumerate(torch.split(order, partition(60, 64))):
@@ -130,7 +133,7 @@ def test_streamed_images_resume_exactly(tmp_path):
                 size = (20 + index, 30)  # unequal, so that they are read by worker processes
                 Image.new("RGB", size, (index * 20, 100, 50)).save(tmp_path / "tree" / split / name / f"{index}.png")
     chosen = settings(
-        dataset="imagefolder", data_dir=tmp_path / "tree", image_size=16, workers=1, model="resnet",
+        dataset="imagefolder", data_dir=tmp_path / "tree", input_size=16, workers=1, model="resnet",
         batch_size=8, ghost_batch_size=4, epochs=2,
     )  # fmt: skip
     whole, _ = run(tmp_path / "whole", chosen)

@@ -16,6 +16,11 @@ def blobs():
     return {"train": split(203), "holdout": split(60), "test": split(60)}
 
 
+def other_blobs():
+    """The same with the splits' targets shifted by one class."""
+    return {name: (inputs, (targets + 1) % 4) for name, (inputs, targets) in blobs().items()}
+
+
 def pictures():
     """Bytes, 120 training images of 9x9 in four classes."""
     generator = torch.Generator().manual_seed(0)
@@ -27,10 +32,14 @@ def pictures():
     return {"train": split(120), "test": split(20)}
 
 
-def net(num_classes, input_shape):
+def net(num_classes, input_shape, width=16):
     """With BatchNorm and dropout."""
     return nn.Sequential(
-        nn.Linear(*input_shape, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, num_classes)
+        nn.Linear(*input_shape, width),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(width, num_classes),
     )
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from smoothout.cli.arguments import parse
 from smoothout.results import write_json
+from smoothout.train.config import Precision
+from smoothout.train.device import choose
 from smoothout.train.evaluation import Conditions, Evaluation, evaluate
 
 DESCRIPTION = "Evaluate a checkpoint: loss (nats per sample) and errors (percent) of a split."
@@ -22,18 +23,30 @@ class Arguments:
     """What to evaluate, and how."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """Folder of a checkpoint, or of a run, whose best one is taken."""
+    """Folder of a checkpoint, or of a run, whose best one is taken, or a model_best.pth.tar of the original program."""
     split: Literal["train", "holdout", "test", "all"] = "test"
     """Which samples."""
     conditions: Conditions = field(default_factory=Conditions)
     model: str | None = None
-    """Replaces the model that the checkpoint names; needed if that is FILE.py:function."""
+    """Replaces the model that the checkpoint names; needed if that is the user's code."""
     dataset: str | None = None
-    """Replaces the dataset that the checkpoint names; needed if that is FILE.py:function."""
+    """Replaces the dataset that the checkpoint names; needed for the user's code and for the original's files."""
     data_dir: Path | None = None
     """Replaces the data folder that the checkpoint names."""
-    device: Literal["auto", "cpu"] = "auto"
-    """An accelerator if there is one, or the CPU."""
+    model_config: str | None = None
+    """Replaces the model's further arguments, such as "{'depth': 20}"."""
+    num_classes: int | None = None
+    """Replaces the number of outputs."""
+    input_size: int | None = None
+    """Replaces the side in pixels that images are brought to."""
+    workers: int | None = None
+    """Replaces the number of processes that read images."""
+    download: bool | None = None
+    """Fetch the data set if it is not there."""
+    precision: Precision | None = None
+    """Replaces the precision."""
+    device: str = "auto"
+    """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
     json: Path | None = None
     """Write the numbers to this file, too."""
 
@@ -42,15 +55,16 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "evaluate", DESCRIPTION)
     splits = ("train", "holdout", "test") if chosen.split == "all" else (chosen.split,)
-    use_gpu = chosen.device == "auto" and torch.cuda.is_available()
+    names = ("data_dir", "model_config", "num_classes", "input_size", "workers", "download", "precision")
+    changes = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
     found = evaluate(
         chosen.checkpoint,
         splits,
         chosen.conditions,
         model=chosen.model,
         dataset=chosen.dataset,
-        data_dir=chosen.data_dir,
-        device=torch.device("cuda" if use_gpu else "cpu"),
+        device=choose(chosen.device),
+        **changes,
     )
     _print(found, chosen.conditions)
     if chosen.json is not None:

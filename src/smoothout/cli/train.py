@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smoothout.cli.arguments import parse
-from smoothout.results import EpochMetrics, RunResult
+from smoothout.results import EpochMetrics, Risk, RunResult
 from smoothout.train.config import Settings
 from smoothout.train.loop import prepare, train
+from smoothout.train.plan import Plan
 from smoothout.train.run_folder import RunFolder
+from smoothout.train.trackers import Tracker
 from smoothout.train.user_code import is_user_code
 
 DESCRIPTION = "Train a network with ghost batches and weight noise, and evaluate it after every epoch."
@@ -32,6 +34,10 @@ class Output:
     """Go on with the run of this name; its settings are kept, and code (FILE.py:function) is named again."""
     overwrite: bool = False
     """Delete the run of this name and start anew."""
+    print_freq: int = 0
+    """Print a line after so many updates; 0 for one line an epoch."""
+    track: tuple[Tracker, ...] = ()
+    """Trackers that are told every epoch, such as tensorboard, whose files go to the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,15 @@ def run(arguments: Sequence[str]) -> int:
         if (path / "result.json").is_file():
             print(f"{path} is finished; see {path / 'metrics.csv'}.")
             return 0
-        prepared = prepare(settings)
+        prepared = prepare(settings, track=output.track, logging_dir=path)
     else:
         settings = chosen.settings
         RunFolder.refuse_existing(path, overwrite=output.overwrite)
-        prepared = prepare(settings)  # before the folder is made: a mistake leaves none behind
+        # Before the folder is made: a mistake leaves none behind.
+        prepared = prepare(settings, track=output.track, logging_dir=path)
         folder = RunFolder.create(path, settings, overwrite=output.overwrite)
     try:
-        with Show(folder, settings) as show:
+        with Show(folder, prepared.plan, output.print_freq) as show:
             show.finished(train(prepared, folder, show, resume=output.resume))
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
@@ -93,10 +100,11 @@ def _resumed(arguments: Sequence[str], folder: RunFolder) -> Settings:
                 f"{folder.path / 'config.json'} names the code {code!r}; code named by a stored config is never "
                 f"run. Read it, then name it again: --{name} {code}."
             )
-        if value != stored.flat()[name]:
+        old = stored.flat()[name]
+        if value != old:
             raise ValueError(
-                f"{name} is {value!r} and the run was started with {stored.flat()[name]!r}; a resumed run goes on "
-                f"exactly. Leave the option out, or start another run."
+                f"{name} is {value!r} and the run was started with{'out it' if old is None else f' {old!r}'}; a "
+                f"resumed run goes on exactly. Leave the option out, or start another run."
             )
     return stored
 
@@ -104,8 +112,9 @@ def _resumed(arguments: Sequence[str], folder: RunFolder) -> Settings:
 class Show:
     """Shows a run: bars and a live line on a terminal, plain lines in a pipe; and writes log.txt."""
 
-    def __init__(self, folder: RunFolder, settings: Settings) -> None:
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: RunFolder, plan: Plan, print_freq: int) -> None:
+        self._folder, self._plan, self._print_freq = folder, plan, print_freq
+        self._update = 0
         self._best_holdout = 0.0
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -131,15 +140,20 @@ class Show:
         self._say(f"run: {self._folder.path}")
         for line in lines:
             self._say(line)
-        self._bar.update(self._task, description="epoch 1", total=updates)
+        self._update = self._plan.total_updates - updates
+        self._bar.update(self._task, description="training", total=updates)
 
-    def updated(self) -> None:
-        """Move the bar."""
+    def updated(self, seen: Callable[[], Risk]) -> None:
+        """Move the bar, and print a line now and then if asked to."""
         self._bar.advance(self._task)
+        self._update += 1
+        if self._print_freq and self._update % self._print_freq == 0:
+            risk = seen()
+            self._say(f"update {self._update}  loss {risk.loss:.4f}  error {risk.error1:.2f} %, of this epoch so far")
 
     def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
         """Print the epoch's line."""
-        epochs = self._settings.schedule.epochs
+        epochs = self._plan.epochs
         self._say(
             f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.4f}  "
             f"hold-out {100 - row.holdout_error1:.2f} %  test {100 - row.test_error1:.2f} %  "

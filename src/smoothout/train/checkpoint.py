@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from smoothout.train import original_checkpoint
 from smoothout.train.config import Settings
 from smoothout.train.user_code import is_user_code
 
@@ -37,11 +38,13 @@ def save(folder: Path, model: nn.Module, settings: Settings, state: dict[str, An
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that a path names: a checkpoint's folder, or a run's, whose best one is taken.
+    """The checkpoint that a path names: its folder, a run's, whose best one is taken, or a file of the original.
 
     Raises:
         FileNotFoundError: If there is none.
     """
+    if path.is_file():
+        return path
     for folder in (path, path / "checkpoints" / "best"):
         # A save that is under way, or was cut off, may have moved the old one aside; a reader moves nothing.
         for place in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
@@ -49,17 +52,17 @@ def find(path: Path) -> Path:
                 return place
     raise FileNotFoundError(
         f"{path} is no checkpoint; expected a folder with {WEIGHTS}, {STATE} and {CONFIG}, such as "
-        f"runs/NAME/checkpoints/best, or a run's folder."
+        f"runs/NAME/checkpoints/best, a run's folder, or a file model_best.pth.tar of the original program."
     )
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Load a checkpoint's weights and buffers into a model.
+    """Load the weights and buffers of a checkpoint, also of the original program, into a model.
 
     Raises:
         ValueError: If they do not fit the model; the model is then unchanged.
     """
-    weights = load_file(folder / WEIGHTS)
+    weights = original_checkpoint.read(folder).weights if folder.is_file() else load_file(folder / WEIGHTS)
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
@@ -81,9 +84,12 @@ def load_settings(folder: Path, *, model: str | None = None, dataset: str | None
     """Read a checkpoint's settings; ``model`` and ``dataset`` given by the user replace the stored ones.
 
     Raises:
-        PermissionError: If stored settings name code in a file that the user has not named again.
+        PermissionError: If stored settings name code that the user has not named again.
     """
-    settings = Settings.from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    if folder.is_file():
+        settings = original_checkpoint.settings_of(original_checkpoint.read(folder), dataset, folder)
+    else:
+        settings = Settings.from_json((folder / CONFIG).read_text(encoding="utf-8"))
     for option, given, stored in (
         ("model", model, settings.network.model),
         ("dataset", dataset, settings.data.dataset),
@@ -92,7 +98,7 @@ def load_settings(folder: Path, *, model: str | None = None, dataset: str | None
             settings = settings.replace(**{option: given})
         elif is_user_code(stored):
             raise PermissionError(
-                f"{folder / CONFIG} names the code {stored!r}; code named by a stored config is never run. "
+                f"{folder} names the code {stored!r}; code named by a stored config is never run. "
                 f"Read it, then name it again: --{option} {stored}."
             )
     return settings

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from smoothout.intervals import Estimate, mean_interval
-from smoothout.results import EpochMetrics, RunResult, read_run, write_json, write_text
+from smoothout.results import EpochMetrics, Risk, RunResult, read_run, write_json, write_text
 from smoothout.train.config import Settings
 from smoothout.train.loop import prepare, train
 from smoothout.train.run_folder import RunFolder, is_comparison, refuse_foreign
@@ -72,7 +72,7 @@ class Silent:
         for line in lines:
             self._folder.log(line)
 
-    def updated(self) -> None:
+    def updated(self, seen: Callable[[], Risk]) -> None:
         """Nothing."""
 
     def finished_epoch(self, row: EpochMetrics, best: bool) -> None:

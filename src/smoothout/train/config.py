@@ -1,7 +1,10 @@
 """Settings of a run. The commands' options are made from these classes, so each is written once."""
 
+import ast
 import dataclasses
 import json
+import os
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +14,7 @@ from smoothout import _checks
 from smoothout._types import Distribution, LearningRateRule, OneDimensional, Scale, ScheduleName
 
 #: Version of ``config.json``; raised when an older file can no longer be read as it stands.
-SCHEMA = 1
+SCHEMA = 2
 
 Precision = Literal["fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["milestones", "cosine", "constant"]
@@ -22,23 +25,31 @@ class Data:
     """What is learned."""
 
     dataset: str = "mnist1d"
-    """mnist1d, fashion_mnist, imagefolder, or FILE.py:function."""
-    data_dir: Path = Path("data")
-    """Folder of the data set; mnist1d keeps what it generated there."""
+    """mnist1d, digits, mnist, fashion_mnist, cifar10, cifar100, stl10, imagenet, imagefolder, or FILE.py:function."""
+    data_dir: Path | None = None
+    """Folder of the data sets [default: the variable SMOOTHOUT_DATA, else ./data]."""
+    download: bool = False
+    """Fetch the data set if it is not there (mnist, fashion_mnist, cifar10, cifar100, stl10)."""
     holdout: float | None = None
     """Share of the training samples held out for choosing [default: 0.1; mnist1d: 0.5, generated besides]."""
     augment: bool = True
     """Random crops and flips of training images."""
-    image_size: int = 224
-    """Side in pixels that images of unequal size are brought to."""
+    input_size: int | None = None
+    """Side in pixels that images are brought to [default: their own; 224 for imagenet and images of unequal size]."""
     workers: int = 2
     """Processes that read images too many to keep in memory."""
 
     def __post_init__(self) -> None:
-        if self.holdout is not None and not 0 < self.holdout < 1:
-            raise ValueError(f"holdout is {self.holdout}; expected a share between 0 and 1, such as 0.1.")
-        _checks.whole("image_size", self.image_size, at_least=8)
+        if self.holdout is not None and not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout}; expected a share from 0 up to 1, such as 0.1.")
+        if self.input_size is not None:
+            _checks.whole("input_size", self.input_size, at_least=8)
         _checks.whole("workers", self.workers, at_least=0)
+
+    @property
+    def folder(self) -> Path:
+        """Where the data sets lie."""
+        return self.data_dir or Path(os.environ.get("SMOOTHOUT_DATA") or "data")
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,35 @@ class Network:
     """What learns."""
 
     model: str = "mlp"
-    """mlp, conv1d, mnist_f1, cifar10_shallow, resnet, torchvision:NAME, or FILE.py:function."""
+    """mlp, conv1d, mnist_f1, cifar10_shallow, cifar100_shallow, resnet, wide_resnet, alexnet, alexnetv2, alexnetv3,
+    alexnetvlr, torchvision:NAME, timm:NAME, FILE.py:function or package.module:function."""
+    model_config: str = "{}"
+    """Further arguments of the model as a Python dict, such as "{'depth': 20}"."""
+    num_classes: int | None = None
+    """Outputs of the network [default: the classes of the data]."""
+    relu_noise: float = 0.0
+    """s: in training each activation of a ReLU is multiplied by U(1 - s, 1 + s); resnet only."""
+    weights: Path | None = None
+    """Start from the weights of this checkpoint: a folder, or a file of the original program."""
+
+    def __post_init__(self) -> None:
+        _checks.nonnegative("relu_noise", self.relu_noise, "Use 0 to switch it off.")
+        if self.num_classes is not None:
+            _checks.whole("num_classes", self.num_classes, at_least=1)
+        self.arguments  # noqa: B018 - raises if it is no dict
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What ``model_config`` says."""
+        try:
+            made = ast.literal_eval(self.model_config or "{}")
+        except (ValueError, SyntaxError):
+            made = None
+        if not isinstance(made, dict) or not all(isinstance(name, str) for name in made):
+            raise ValueError(
+                f"model_config is {self.model_config!r}; expected a dict of names and values, such as {{'depth': 20}}."
+            )
+        return made
 
 
 @dataclass(frozen=True)
@@ -71,26 +110,28 @@ class Batches:
 class Optimization:
     """How the weights step."""
 
-    optimizer: str = "SGD"
-    """A class of torch.optim that needs no closure."""
-    lr: float = 0.05
-    """Learning rate at --base-batch samples."""
+    optimizer: str | None = None
+    """A class of torch.optim that needs no closure [default: the model's regime, else SGD]."""
+    lr: float | None = None
+    """Learning rate of the first epoch at --base-batch samples [default: the model's regime, else 0.05]."""
     lr_rule: LearningRateRule = "sqrt"
     """Factor on the rate: sqrt(samples per update / base batch), linear in it, or none."""
     base_batch: int | None = None
-    """Samples per update at which --lr holds [default: the ghost batch size]."""
-    lr_schedule: LearningRateSchedule = "milestones"
-    """Decay at milestones, along a cosine to 0, or not at all."""
+    """Samples per update at which the rate holds [default: the ghost batch size]."""
+    lr_schedule: LearningRateSchedule | None = None
+    """Decay at milestones, along a cosine to 0, or not at all [default: the model's regime, else milestones]."""
     milestones: tuple[int, ...] = ()
-    """Epochs after which the rate is multiplied by --lr-decay [default: half and three quarters of --epochs]."""
+    """Epochs after which the rate is multiplied by --lr-decay [default: the model's regime, else 1/2 and 3/4]."""
     lr_decay: float = 0.1
     """Factor at each milestone."""
     warmup_steps: int = 0
     """Updates over which the rate rises linearly from 0."""
-    momentum: float = 0.9
-    """Momentum, where the optimizer has one."""
-    weight_decay: float = 1e-4
-    """Weight decay, on every parameter."""
+    momentum: float | None = None
+    """Momentum, where the optimizer has one [default: the model's regime, else 0.9]."""
+    weight_decay: float | None = None
+    """Weight decay, on every parameter [default: the model's regime, else 1e-4]."""
+    regime: bool = True
+    """Take from the model's regime, if it carries one, what is not given here."""
     clip: float = 5.0
     """Largest L2 norm of the gradient; 0 for no clipping."""
     label_smoothing: float = 0.0
@@ -98,7 +139,10 @@ class Optimization:
 
     def __post_init__(self) -> None:
         for name in ("lr", "lr_decay", "momentum", "weight_decay", "clip", "label_smoothing"):
-            _checks.nonnegative(name, getattr(self, name), "Use 0 to switch it off.")
+            if getattr(self, name) is not None:
+                _checks.nonnegative(name, getattr(self, name), "Use 0 to switch it off.")
+        if self.milestones and self.lr_schedule not in (None, "milestones"):
+            raise ValueError(f"lr_schedule is {self.lr_schedule!r} and milestones are given; leave one of them out.")
         _checks.whole("warmup_steps", self.warmup_steps, at_least=0)
         if self.base_batch is not None:
             _checks.whole("base_batch", self.base_batch, at_least=1)
@@ -128,6 +172,8 @@ class Noise:
     """Updates before the noise starts."""
     one_dimensional: OneDimensional = "original"
     """Biases and the like: as the original program, or skip them."""
+    exclude_bn: bool = True
+    """Leave the weights and biases of BatchNorm without noise."""
     denoise: bool = True
     """Take the noise off after each ghost batch; without, it accumulates."""
 
@@ -140,23 +186,35 @@ class Schedule:
     """How long, from which seed, with what precision."""
 
     epochs: int = 100
-    """Passes over the training samples."""
+    """Passes over the training samples, before regime adaptation."""
+    start_epoch: int = 0
+    """Epochs counted as done: the regime, the learning rate and the noise schedule begin there."""
+    regime_adaptation: bool = False
+    """Train longer: epochs and milestones times ceil(samples per update / base batch)."""
+    regime_multiplier: int = 1
+    """Epochs and milestones times this."""
     seed: int = 0
     """Of initial weights, data order, augmentation, dropout, hold-out and noise."""
     precision: Precision = "fp32"
     """Of forward and backward; weights and noise stay fp32."""
-    device: Literal["auto", "cpu"] = "auto"
-    """An accelerator if there is one, or the CPU."""
+    device: str = "auto"
+    """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
     evaluate_every: int = 1
     """Epochs between evaluations on hold-out and test samples; the last epoch always is evaluated."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch always makes one."""
+    save_all: bool = False
+    """Keep a checkpoint of every epoch."""
 
     def __post_init__(self) -> None:
         _checks.whole("epochs", self.epochs, at_least=1)
         _checks.whole("seed", self.seed, at_least=0, below=2**63)
         _checks.whole("evaluate_every", self.evaluate_every, at_least=1)
         _checks.whole("checkpoint_every", self.checkpoint_every, at_least=1)
+        _checks.whole("regime_multiplier", self.regime_multiplier, at_least=1)
+        _checks.whole("start_epoch", self.start_epoch, at_least=0)
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is None:
+            raise ValueError(f"device is {self.device!r}; expected auto, cpu, cuda or cuda:INDEX.")
 
 
 @dataclass(frozen=True)
@@ -224,6 +282,6 @@ def _kinds(settings: type) -> dict[str, Any]:
 
 def _restore(value: Any, kind: Any) -> Any:
     """JSON knows neither paths nor tuples."""
-    if kind is Path:
+    if value is not None and Path in (kind, *typing.get_args(kind)):
         return Path(value)
     return tuple(value) if isinstance(value, list) else value

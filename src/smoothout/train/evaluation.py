@@ -5,9 +5,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smoothout import _checks
 from smoothout._types import Distribution, Scale
@@ -16,8 +17,10 @@ from smoothout.noise.philox import fold
 from smoothout.results import Risk
 from smoothout.risk import risk
 from smoothout.smoothing import SmoothOut
-from smoothout.train import checkpoint, data, models
-from smoothout.train.data.splits import DataSet, in_order
+from smoothout.train import checkpoint
+from smoothout.train.data.splits import EVALUATION_BATCH, in_order
+from smoothout.train.problem import Problem, pose
+from smoothout.weights import exclude_batch_norm, exclude_nothing
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Conditions:
     """none: a; weight: a |w|; filter: a times the filter's norm."""
     distribution: Distribution = "uniform"
     """Uniform on (-1, 1) or standard normal."""
+    exclude_bn: bool = True
+    """Leave the weights and biases of BatchNorm without noise."""
+    batch_size: int = EVALUATION_BATCH
+    """Samples of a batch; each batch has its own noise."""
     augment: bool = False
     """Augment as in training."""
     draws: int = 10
@@ -62,6 +69,7 @@ class Conditions:
 
     def __post_init__(self) -> None:
         _checks.whole("draws", self.draws, at_least=1)
+        _checks.whole("batch_size", self.batch_size, at_least=1)
 
 
 def evaluate(
@@ -71,8 +79,8 @@ def evaluate(
     *,
     model: str | None = None,
     dataset: str | None = None,
-    data_dir: Path | None = None,
     device: torch.device | None = None,
+    **changes: Any,
 ) -> list[Evaluation]:
     """Evaluate a checkpoint, which knows its model, data and precision, on each of the splits.
 
@@ -80,24 +88,24 @@ def evaluate(
         path: A checkpoint's folder, or a run's for its best one.
         splits: Of train, holdout and test.
         conditions: Noise and augmentation; without either one pass is made, whatever ``draws`` says.
-        model, dataset, data_dir: Replace what the checkpoint names; needed for code in files.
+        model, dataset: Replace what the checkpoint names; needed for code in files, and for the data of a
+            checkpoint of the original program.
         device: Where to evaluate.
+        changes: Other settings that replace the stored ones, such as ``data_dir`` and ``input_size``.
     """
     folder = checkpoint.find(path)
     settings = checkpoint.load_settings(folder, model=model, dataset=dataset)
-    if data_dir is not None:
-        settings = settings.replace(data_dir=data_dir)
-    settings = settings.replace(augment=conditions.augment)
+    settings = settings.replace(**changes, augment=conditions.augment)
     device = device or torch.device("cpu")
-    loaded = data.load(settings.data, settings.schedule.seed).to(device)
-    network = models.build(settings.network.model, loaded.input_shape, loaded.classes, settings.schedule.seed)
+    problem = pose(settings, device)
+    network = problem.network
     checkpoint.load_weights(folder, network)
-    network.to(device)
     smoother = SmoothOut(
         network,
         conditions.strength,
         scale=conditions.scale,
         distribution=conditions.distribution,
+        exclude=exclude_batch_norm if conditions.exclude_bn else exclude_nothing,
         seed=conditions.seed,
     )
     relative_noise = smoother.summary().relative_noise
@@ -106,23 +114,25 @@ def evaluate(
     with torch.autocast(device.type, half, enabled=half is not None):
         for split in splits:
             draws = range(conditions.draws if conditions.strength > 0 or conditions.augment else 1)
-            risks = [_draw(network, loaded, split, smoother, conditions, draw) for draw in draws]
+            risks = [_draw(problem, split, smoother, conditions, draw) for draw in draws]
             found.append(_summarise(folder, split, risks, relative_noise))
     return found
 
 
-def _draw(
-    network: nn.Module, loaded: DataSet, split: str, smoother: SmoothOut, conditions: Conditions, draw: int
-) -> Risk:
+def _draw(problem: Problem, split: str, smoother: SmoothOut, conditions: Conditions, draw: int) -> Risk:
     """One pass over a split: noise and augmentation are functions of (seed, draw)."""
+    dataset = problem.dataset
 
     def prepare(inputs: Tensor) -> Tensor:
-        return loaded.normalise(loaded.augment(inputs))
+        return dataset.normalise(dataset.augment(inputs))
 
     seed = fold(conditions.seed, draw)
     torch.default_generator.manual_seed(seed >> 1)
-    batches = in_order(loaded.split(split), augment=seed if conditions.augment else None)
-    return risk(network, batches, prepare=prepare, scope=functools.partial(smoother.perturbed, draw=draw))
+    batches = in_order(
+        dataset.split(split), augment=seed if conditions.augment else None, batch_size=conditions.batch_size
+    )
+    scope = functools.partial(smoother.perturbed, draw=draw)
+    return risk(problem.network, batches, loss=problem.loss, prepare=prepare, scope=scope)
 
 
 def _summarise(folder: Path, split: str, risks: list[Risk], relative_noise: float) -> Evaluation:

@@ -1,35 +1,37 @@
 """The training loop."""
 
-import inspect
 import itertools
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
-from torch.nn import functional
 
-from smoothout import _checks
+from smoothout import schedules
 from smoothout.large_batch import ghost_batches
 from smoothout.noise.philox import fold
 from smoothout.results import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
 from smoothout.smoothing import SmoothOut
-from smoothout.train import checkpoint, data, models
-from smoothout.train.config import Optimization, Settings
+from smoothout.train import checkpoint, device, regime, trackers
+from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet, in_order
 from smoothout.train.plan import Plan, make_plan
+from smoothout.train.problem import Loss, pose
+from smoothout.train.regime import Phase
 from smoothout.train.run_folder import RunFolder
+from smoothout.weights import exclude_batch_norm, exclude_nothing
 
 # What tells the uses of a run's seed apart.
 _ORDER, _STEP, _STREAM_AUGMENT, _NOISE = 2, 3, 4, 5
 _NOT_EVALUATED = Risk(math.nan, math.nan, math.nan, 0)
-_NEEDS_CLOSURE_OR_SPARSE = {"LBFGS", "SparseAdam", "Muon"}
 
 
 class Watcher(Protocol):
@@ -38,8 +40,8 @@ class Watcher(Protocol):
     def started(self, lines: list[str], updates: int) -> None:
         """Before the first update; ``updates`` are still to be made."""
 
-    def updated(self) -> None:
-        """After each update."""
+    def updated(self, seen: Callable[[], Risk]) -> None:
+        """After each update; ``seen`` gives loss and errors of the epoch so far, at the price of waiting for them."""
 
     def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
         """After each epoch."""
@@ -67,6 +69,8 @@ class Run:
     network: nn.Module  # the user's; `model` is the same one as Accelerate runs it
     model: nn.Module
     optimizer: Any
+    loss: Loss
+    training_loss: Loss
     smoother: SmoothOut
     accelerator: Accelerator
     initial: list[Tensor]
@@ -82,67 +86,76 @@ def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False
     """
     lines = describe(run)  # of the start, also when resumed
     progress = _resume(run, folder) if resume else _begin(run, folder)
-    settings, plan = run.settings, run.plan
-    watcher.started(lines, plan.total_updates - progress.update)
-
-    while progress.epoch < settings.schedule.epochs:
-        began = time.perf_counter()
-        seen = Seen()
-        run.model.train()
-        for samples, ghosts in _updates(run, progress.epoch):
-            lr = plan.lr(progress.update)
-            for group in run.optimizer.param_groups:
-                group["lr"] = lr
-            for index, (inputs, targets) in enumerate(ghosts):
-                _learn(run, seen, progress.update, index, inputs, targets, len(targets) / samples)
-            if (progress.update + 1) % plan.updates_per_epoch == 0:
-                noise = run.smoother.summary()
-            if settings.optimization.clip > 0:
-                run.accelerator.clip_grad_norm_(run.model.parameters(), settings.optimization.clip)
-            run.optimizer.step()
-            run.optimizer.zero_grad()
-            run.smoother.step()
-            progress.update += 1
-            watcher.updated()
-        trained = time.perf_counter() - began
-        progress.epoch += 1
-
-        train_risk = seen.risk(progress)
-        evaluated = progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == settings.schedule.epochs
-        holdout, test = (_risk(run, split) if evaluated else _NOT_EVALUATED for split in ("holdout", "test"))
-        row = EpochMetrics(
-            progress.epoch,
-            *(train_risk.loss, train_risk.error1, train_risk.error5),
-            *(holdout.loss, holdout.error1, holdout.error5),
-            *(test.loss, test.error1, test.error5),
-            lr=lr,
-            strength=noise.amplitude,
-            r=noise.relative_noise,
-            updates=progress.update,
-            distance=_distance(run),
-            seconds=time.perf_counter() - began,
-            samples_per_second=len(run.dataset.train) / trained,
-        )
-        progress.rows.append(row)
-        best = _keep(run, folder, progress)
-        watcher.finished_epoch(row, best)
-
+    watcher.started(lines, run.plan.total_updates - progress.update)
+    trackers.start(run.accelerator, run.settings, folder.path.name)
+    try:
+        while progress.epoch < run.plan.epochs:
+            row = _epoch(run, progress, watcher)
+            progress.rows.append(row)
+            best = _keep(run, folder, progress)
+            trackers.log(run.accelerator, asdict(row), row.epoch)
+            watcher.finished_epoch(row, best)
+    finally:
+        run.accelerator.end_training()
     result = _result(run, progress)
     folder.write_result(result)
     return result
 
 
+def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
+    """Train one epoch and evaluate."""
+    settings, plan = run.settings, run.plan
+    began = time.perf_counter()
+    seen = Seen()
+    _enter_phase(run, plan.regime.phases[progress.epoch])
+    run.model.train()
+    for samples, ghosts in _updates(run, progress.epoch):
+        lr = plan.lr(progress.update)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        for index, (inputs, targets) in enumerate(ghosts):
+            _learn(run, seen, progress.update, index, inputs, targets, len(targets) / samples)
+        if (progress.update + 1) % plan.updates_per_epoch == 0:
+            noise = run.smoother.summary()
+        if settings.optimization.clip > 0:
+            run.accelerator.clip_grad_norm_(run.model.parameters(), settings.optimization.clip)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.smoother.step()
+        progress.update += 1
+        watcher.updated(seen.risk)
+    trained = time.perf_counter() - began
+    progress.epoch += 1
+
+    train_risk = _finite(seen.risk(), progress)
+    evaluated = progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == plan.epochs
+    holdout, test = (_risk(run, split) if evaluated else _NOT_EVALUATED for split in ("holdout", "test"))
+    return EpochMetrics(
+        progress.epoch,
+        *(train_risk.loss, train_risk.error1, train_risk.error5),
+        *(holdout.loss, holdout.error1, holdout.error5),
+        *(test.loss, test.error1, test.error5),
+        lr=lr,
+        strength=noise.amplitude,
+        r=noise.relative_noise,
+        updates=progress.update,
+        distance=_distance(run),
+        seconds=time.perf_counter() - began,
+        samples_per_second=len(run.dataset.train) / trained,
+    )
+
+
 def _learn(run: Run, seen: "Seen", update: int, index: int, inputs: Tensor, targets: Tensor, share: float) -> None:
     """Add one ghost batch's share to the gradient."""
-    batches, options = run.settings.batches, run.settings.optimization
-    for copy in range(batches.copies):
+    copies = run.settings.batches.copies
+    for copy in range(copies):
         # Dropout and augmentation become functions of (seed, update, ghost batch).
         _seed(fold(run.settings.schedule.seed, _STEP, update, index) >> 1, run.accelerator.device)
         prepared = run.dataset.normalise(run.dataset.augment(inputs))
         with run.smoother.perturbed(stream=index, draw=copy):
             logits = run.model(prepared)
-            loss = functional.cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
-            run.accelerator.backward(loss * (share / batches.copies))
+            loss = run.training_loss(logits, targets)
+            run.accelerator.backward(loss * (share / copies))
         seen.add(logits.detach(), targets, loss.detach())
 
 
@@ -180,28 +193,43 @@ class Seen:
         self._sums = sums if self._sums is None else self._sums + sums
         self._samples += len(targets)
 
-    def risk(self, progress: Progress) -> Risk:
-        """Means over the epoch."""
+    def risk(self) -> Risk:
+        """Means so far."""
         if self._sums is None:
             raise ValueError("no samples were trained on; expected at least one.")
         loss, first, fifth = (self._sums / self._samples).tolist()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the training loss is {loss} in epoch {progress.epoch}, update {progress.update}: training has "
-                f"diverged. Lower --lr or --strength, or raise --warmup-steps."
-            )
         return Risk(loss, 100 * first, 100 * fifth, self._samples)
 
 
-def prepare(settings: Settings) -> Run:
-    """Make everything that a run needs; equal settings give equal objects."""
-    accelerator = _accelerator(settings)
+def _finite(seen: Risk, progress: Progress) -> Risk:
+    """Raise if training has diverged."""
+    if not math.isfinite(seen.loss):
+        raise FloatingPointError(
+            f"the training loss is {seen.loss} in epoch {progress.epoch}, update {progress.update}: training has "
+            f"diverged. Lower --lr or --strength, or raise --warmup-steps."
+        )
+    return seen
+
+
+def prepare(settings: Settings, *, track: Sequence[trackers.Tracker] = (), logging_dir: Path | None = None) -> Run:
+    """Make everything that a run needs; equal settings give equal objects.
+
+    Args:
+        settings: Of the run.
+        track: Trackers that are told every epoch's row.
+        logging_dir: Where those that write files do so.
+    """
+    if settings.data.holdout == 0:
+        raise ValueError("holdout is 0; training chooses its best epoch on held-out samples. Leave --holdout out.")
+    accelerator = _accelerator(settings, track, logging_dir)
     noise, seed = settings.noise, settings.schedule.seed
-    dataset = data.load(settings.data, seed).to(accelerator.device)
-    network = models.build(settings.network.model, dataset.input_shape, dataset.classes, seed)
-    network.to(accelerator.device)
-    plan = make_plan(settings, len(dataset.train))
-    model, optimizer = accelerator.prepare(network, _optimizer(settings, network, plan.peak_lr))
+    problem = pose(settings, accelerator.device)
+    network = problem.network
+    if settings.network.weights is not None:
+        checkpoint.load_weights(checkpoint.find(settings.network.weights), network)
+    plan = make_plan(settings, len(problem.dataset.train), problem.regime)
+    first = plan.regime.phases[settings.schedule.start_epoch]
+    model, optimizer = accelerator.prepare(network, regime.make_optimizer(first, network.parameters(), first.lr))
     smoother = SmoothOut(
         network,
         noise.strength,
@@ -213,20 +241,45 @@ def prepare(settings: Settings) -> Run:
         cosine_gain=noise.cosine_gain,
         total_steps=plan.total_updates,
         start_step=noise.start_step,
+        exclude=exclude_batch_norm if noise.exclude_bn else exclude_nothing,
         one_dimensional=noise.one_dimensional,
         denoise=noise.denoise,
         seed=fold(seed, _NOISE),
     )
     initial = [parameter.detach().clone() for parameter in network.parameters()]
-    return Run(settings, plan, dataset, network, model, optimizer, smoother, accelerator, initial)
+    return Run(
+        settings,
+        plan,
+        problem.dataset,
+        network,
+        model,
+        optimizer,
+        problem.loss,
+        problem.training_loss,
+        smoother,
+        accelerator,
+        initial,
+    )
 
 
-def _accelerator(settings: Settings) -> Accelerator:
-    """Device and precision by Accelerate."""
+def _enter_phase(run: Run, phase: Phase) -> None:
+    """Set the optimizer as the regime says; its state is kept unless its class changes."""
+    if type(run.optimizer.optimizer).__name__ != phase.optimizer:
+        made = regime.make_optimizer(phase, run.network.parameters(), phase.lr)
+        run.accelerator._optimizers.clear()  # or a gradient scaler would go on unscaling for the old one
+        run.optimizer = run.accelerator.prepare(made)
+    for group in run.optimizer.param_groups:
+        group.update(phase.arguments)
+
+
+def _accelerator(settings: Settings, track: Sequence[trackers.Tracker], logging_dir: Path | None) -> Accelerator:
+    """Device, precision and trackers by Accelerate."""
     # Its state is global; a process that makes several runs starts each one afresh.
     AcceleratorState._reset_state(reset_partial_state=True)
     schedule = settings.schedule
-    state = PartialState(cpu=schedule.device == "cpu")
+    trackers.check(track)
+    cpu = device.choose(schedule.device).type == "cpu"
+    state = PartialState(cpu=cpu)
     if schedule.precision == "fp16" and state.device.type == "cpu":
         raise ValueError("precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32.")
     if state.num_processes > 1:
@@ -234,63 +287,65 @@ def _accelerator(settings: Settings) -> Accelerator:
             f"started in {state.num_processes} processes; this version trains in one. Start it without a launcher."
         )
     mixed = "no" if schedule.precision == "fp32" else schedule.precision
-    return Accelerator(cpu=schedule.device == "cpu", mixed_precision=mixed)
-
-
-def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """The optimizers of torch.optim that step without a closure on dense gradients of any shape."""
-    return {
-        name: value
-        for name, value in vars(torch.optim).items()
-        if isinstance(value, type)
-        and issubclass(value, torch.optim.Optimizer)
-        and value is not torch.optim.Optimizer
-        and name not in _NEEDS_CLOSURE_OR_SPARSE
-    }
-
-
-def _optimizer(settings: Settings, network: nn.Module, lr: float) -> torch.optim.Optimizer:
-    options = settings.optimization
-    _checks.known("the optimizer", options.optimizer, optimizers())
-    make: Any = optimizers()[options.optimizer]
-    arguments = {"lr": lr, "weight_decay": options.weight_decay, "momentum": options.momentum}
-    taken = inspect.signature(make).parameters.keys() & arguments.keys()
-    for name in arguments.keys() - taken:
-        if getattr(options, name) != getattr(Optimization(), name):
-            raise ValueError(
-                f"{name} is {getattr(options, name)} and {options.optimizer} has none. "
-                f"Leave --{name.replace('_', '-')} out, or use another --optimizer."
-            )
-    optimizer: torch.optim.Optimizer = make(network.parameters(), **{name: arguments[name] for name in taken})
-    return optimizer
+    return Accelerator(cpu=cpu, mixed_precision=mixed, log_with=list(track) or None, project_dir=logging_dir)
 
 
 def describe(run: Run) -> list[str]:
     """What the run is, in lines for the log."""
-    plan, batches, noise = run.plan, run.settings.batches, run.settings.noise
-    summary = run.smoother.summary()
+    plan, batches, settings = run.plan, run.settings.batches, run.settings
     weights = sum(parameter.numel() for parameter in run.network.parameters())
     ghosts = -(-batches.batch_size // batches.ghost_batch_size)
     return [
-        f"data: {run.settings.data.dataset}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
+        f"data: {settings.data.dataset}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
         f"{len(run.dataset.test)} test samples of {'x'.join(map(str, run.dataset.input_shape))}, "
         f"{run.dataset.classes} classes",
-        f"model: {run.settings.network.model}, {weights:,} weights, on {run.accelerator.device}",
+        f"model: {settings.network.model}, {weights:,} weights"
+        + (f", from {settings.network.weights}" if settings.network.weights else "")
+        + f", on {run.accelerator.device}",
         f"updates: {plan.updates_per_epoch} an epoch, {plan.total_updates} in all, of {batches.accumulation} x "
         f"{batches.batch_size} samples in about {ghosts * batches.accumulation} ghost batches of "
         f"{batches.ghost_batch_size}",
-        f"optimizer: {run.settings.optimization.optimizer}, "
-        + ", ".join(f"{k} {v:g}" for k, v in run.optimizer.defaults.items() if k in ("weight_decay", "momentum")),
-        f"learning rate: {plan.peak_lr:.4g} = {run.settings.optimization.lr:g} by rule "
-        f"{run.settings.optimization.lr_rule!r} from base batch {plan.base_batch}",
-        f"noise: strength {noise.strength:g}, scale {noise.scale}, {noise.distribution}, {noise.noise_schedule}; "
-        f"{summary.weights:,} weights, r = {summary.relative_noise:.3g} at the start",
+        f"epochs: {plan.epochs}"
+        + (f" = {settings.schedule.epochs} x {plan.stretch} by regime adaptation" if plan.stretch > 1 else "")
+        + (f", from epoch {settings.schedule.start_epoch + 1}" if settings.schedule.start_epoch else ""),
+        *regime.describe(plan.regime, plan.lr_factor),
+        f"learning rate: {plan.regime.phases[0].lr * plan.lr_factor:.4g} = {plan.regime.phases[0].lr:g} by rule "
+        f"{settings.optimization.lr_rule!r} from base batch {plan.base_batch}",
+        _describe_noise(run),
     ]
+
+
+def _describe_noise(run: Run) -> str:
+    noise, smoother = run.settings.noise, run.smoother
+    if noise.strength == 0:
+        return "noise: off"
+    summary = smoother.summary()
+    if summary.weights == 0:
+        warnings.warn(
+            f"strength is {noise.strength:g} and no weight gets noise: all of {run.settings.network.model} is "
+            f"BatchNorm, frozen or quiet. See SmoothOut.summary().",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    factor = schedules.resolve(
+        noise.noise_schedule,
+        anneal_index=noise.anneal_index,
+        tanh_scale=noise.tanh_scale,
+        cosine_gain=noise.cosine_gain,
+        total_steps=run.plan.total_updates,
+    )
+    # Every schedule that has a name rises or falls all the way.
+    most = noise.strength * max(factor(noise.start_step), factor(run.plan.total_updates - 1))
+    rising = "" if most == noise.strength else f" (at most {most:.3g} in the run)"
+    return (
+        f"noise: strength {noise.strength:g}{rising}, scale {noise.scale}, {noise.distribution}, "
+        f"{noise.noise_schedule}; {summary.weights:,} weights, r = {summary.relative_noise:.3g} at the start"
+    )
 
 
 def _risk(run: Run, split: str) -> Risk:
     """Of the clean weights, without augmentation."""
-    return risk(run.model, in_order(run.dataset.split(split)), prepare=run.dataset.normalise)
+    return risk(run.model, in_order(run.dataset.split(split)), loss=run.loss, prepare=run.dataset.normalise)
 
 
 def _distance(run: Run) -> float:
@@ -303,7 +358,15 @@ def _distance(run: Run) -> float:
 
 def _begin(run: Run, folder: RunFolder) -> Progress:
     checkpoint.save(folder.checkpoint("initial"), run.network, run.settings, {})
-    return Progress()
+    return _start(run)
+
+
+def _start(run: Run) -> Progress:
+    """Where a run begins: at its first epoch, or at --start-epoch with the updates before it counted as made."""
+    epoch = run.settings.schedule.start_epoch
+    update = epoch * run.plan.updates_per_epoch
+    run.smoother.load_state_dict(run.smoother.state_dict() | {"updates": update})
+    return Progress(epoch=epoch, update=update)
 
 
 def _keep(run: Run, folder: RunFolder, progress: Progress) -> bool:
@@ -316,7 +379,9 @@ def _keep(run: Run, folder: RunFolder, progress: Progress) -> bool:
         checkpoint.save(folder.checkpoint("best"), run.network, run.settings, {"epoch": row.epoch})
     folder.write_metrics(progress.rows)
     schedule = run.settings.schedule
-    if row.epoch % schedule.checkpoint_every == 0 or row.epoch == schedule.epochs:
+    if schedule.save_all:
+        checkpoint.save(folder.checkpoint(f"epoch-{row.epoch}"), run.network, run.settings, {"epoch": row.epoch})
+    if row.epoch % schedule.checkpoint_every == 0 or row.epoch == run.plan.epochs:
         checkpoint.save(folder.checkpoint("last"), run.network, run.settings, _state(run, progress))
     return best
 
@@ -346,9 +411,10 @@ def _resume(run: Run, folder: RunFolder) -> Progress:
     try:
         last = checkpoint.find(folder.checkpoint("last"))
     except FileNotFoundError:
-        return Progress()  # interrupted before the first checkpoint
+        return _start(run)  # interrupted before the first checkpoint
     checkpoint.load_weights(last, run.network)
     state = checkpoint.load_state(last)
+    _enter_phase(run, run.plan.regime.phases[state["epoch"] - 1])  # of the class that made the state
     run.optimizer.load_state_dict(state["optimizer"])
     run.smoother.load_state_dict(state["smoother"])
     if run.accelerator.scaler is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from smoothout.large_batch import learning_rate_factor, partition
 from smoothout.train.config import Settings
+from smoothout.train.regime import ModelRegime, Regime, resolve
 
 
 @dataclass(frozen=True)
@@ -14,44 +15,55 @@ class Plan:
     Attributes:
         batches: Samples of each batch of an epoch.
         updates_per_epoch: ceil(batches / accumulation).
-        total_updates: Of the whole run.
+        epochs: Of the whole run, after regime adaptation.
+        stretch: Factor of the regime adaptation.
         base_batch: Samples per update at which the given learning rate holds.
-        peak_lr: The learning rate after the rule, before warm-up and decay.
+        lr_factor: Of the learning-rate rule.
+        regime: How the optimizer is set in each epoch.
     """
 
     settings: Settings
     batches: tuple[int, ...]
     updates_per_epoch: int
-    total_updates: int
+    epochs: int
+    stretch: int
     base_batch: int
-    peak_lr: float
-
-    def lr(self, update: int) -> float:
-        """Learning rate of an update, counted from 0: peak * warm-up * decay."""
-        options = self.settings.optimization
-        warm = min(1.0, (update + 1) / options.warmup_steps) if options.warmup_steps else 1.0
-        if options.lr_schedule == "cosine":
-            decay = (1 + math.cos(math.pi * update / self.total_updates)) / 2
-        elif options.lr_schedule == "milestones":
-            epoch = update // self.updates_per_epoch
-            decay = options.lr_decay ** sum(epoch >= milestone for milestone in self.milestones)
-        else:
-            decay = 1.0
-        return self.peak_lr * warm * decay
+    lr_factor: float
+    regime: Regime
 
     @property
-    def milestones(self) -> tuple[int, ...]:
-        """Epochs at which the rate falls: as given, or half and three quarters of all."""
-        epochs = self.settings.schedule.epochs
-        return self.settings.optimization.milestones or (math.ceil(epochs / 2), math.ceil(epochs * 3 / 4))
+    def total_updates(self) -> int:
+        """Of the whole run."""
+        return self.updates_per_epoch * self.epochs
+
+    def lr(self, update: int) -> float:
+        """Learning rate of an update, counted from 0: rate of its epoch * rule * warm-up * cosine."""
+        options = self.settings.optimization
+        warm = min(1.0, (update + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+        cosine = 1.0
+        if options.lr_schedule == "cosine":
+            cosine = (1 + math.cos(math.pi * update / self.total_updates)) / 2
+        return self.regime.phases[update // self.updates_per_epoch].lr * self.lr_factor * warm * cosine
 
 
-def make_plan(settings: Settings, samples: int) -> Plan:
-    """Plan a run over so many training samples."""
-    batches = settings.batches
+def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None = None) -> Plan:
+    """Plan a run over so many training samples, with the regime that the model carries."""
+    batches, schedule = settings.batches, settings.schedule
     sizes = tuple(partition(samples, batches.batch_size))
     base = settings.optimization.base_batch or batches.ghost_batch_size
-    per_update = min(batches.batch_size * batches.accumulation, samples)
-    factor = learning_rate_factor(settings.optimization.lr_rule, per_update, base)
-    updates = -(-len(sizes) // batches.accumulation)
-    return Plan(settings, sizes, updates, updates * settings.schedule.epochs, base, settings.optimization.lr * factor)
+    nominal = batches.batch_size * batches.accumulation
+    # Regime adaptation (Hoffer et al. 2017, section 5): as many updates as the base batch would make.
+    stretch = schedule.regime_multiplier * (math.ceil(nominal / base) if schedule.regime_adaptation else 1)
+    epochs = schedule.epochs * stretch
+    if schedule.start_epoch >= epochs:
+        raise ValueError(f"start_epoch is {schedule.start_epoch} of {epochs} epochs; expected it below them.")
+    return Plan(
+        settings,
+        sizes,
+        updates_per_epoch=-(-len(sizes) // batches.accumulation),
+        epochs=epochs,
+        stretch=stretch,
+        base_batch=base,
+        lr_factor=learning_rate_factor(settings.optimization.lr_rule, min(nominal, samples), base),
+        regime=resolve(settings.optimization, model_regime, epochs, stretch),
+    )

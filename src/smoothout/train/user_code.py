@@ -1,27 +1,41 @@
-"""Functions that a user names as FILE.py:function. Only a name given on the command line is ever run."""
+"""Functions that a user names as FILE.py:function or package.module:function.
 
+Only a name given on the command line is ever run.
+"""
+
+import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+LIBRARIES = ("torchvision", "timm")  # torchvision:NAME and timm:NAME are models of these
 
 
 def is_user_code(name: str) -> bool:
-    """Whether a name is of the form FILE.py:function."""
-    return ".py:" in name
+    """Whether a name is of the form FILE.py:function or package.module:function."""
+    return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """Run FILE.py and return its function.
+    """Run FILE.py, or import package.module, and return its function.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it defines no such function.
+        ValueError: If there is no such module, or no such function in it.
     """
-    file, _, function = name.rpartition(":")
-    path = Path(file)
+    source, _, function = name.rpartition(":")
+    module = _run_file(name, Path(source)) if source.endswith(".py") else _import(name, source)
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if not callable(found):
+        raise ValueError(f"{source!r} has no function {function!r}; it defines {', '.join(_own(module)) or 'none'}.")
+    return found
+
+
+def _run_file(name: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"{name!r} names the file {str(path)!r}, which is not there. Give its path.")
     spec = importlib.util.spec_from_file_location(f"smoothout_user_{path.stem}", path)
@@ -34,17 +48,44 @@ def load_function(name: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)
-    found = getattr(module, function, None)
-    if not callable(found):
-        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        raise ValueError(f"{str(path)!r} has no function {function!r}; it defines {', '.join(own) or 'none'}.")
-    return found  # type: ignore[no-any-return]
+    return module
+
+
+def _import(name: str, module: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{name!r} names no file and no module; expected FILE.py:function or package.module:function.")
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, something that it imports is not
+        raise ValueError(
+            f"{name!r} names the module {error.name!r}, which is not found. Install it, put its folder on PYTHONPATH, "
+            f"or name its file: FILE.py:function."
+        ) from None
+
+
+def _own(module: ModuleType) -> list[str]:
+    """What a module, or the package that it belongs to, defines for others to call."""
+    package = module.__name__.partition(".")[0]
+    return [
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and str(getattr(value, "__module__", "")).partition(".")[0] == package
+    ]
+
+
+def parameters(function: Callable[..., Any]) -> list[str] | None:
+    """Names of the keyword arguments that a function takes; None if it takes any."""
+    found = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
+        return None
+    return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def call_with(function: Callable[..., Any], **arguments: Any) -> Any:
     """Call a function with those of the arguments that it takes."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return function(**arguments)
-    taken = {parameter.name for parameter in parameters}
-    return function(**{name: value for name, value in arguments.items() if name in taken})
+    taken = parameters(function)
+    return function(**{name: value for name, value in arguments.items() if taken is None or name in taken})

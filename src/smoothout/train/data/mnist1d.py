@@ -15,24 +15,34 @@ import torch
 from smoothout.train.config import Data
 from smoothout.train.data.splits import DataSet, Resident
 
-TRAIN_SAMPLES, TRAIN_SEED = 4000, 42
+TRAIN_SAMPLES, MADE_SAMPLES, TRAIN_SEED = 4000, 5000, 42
 HOLDOUT_SHARE, HOLDOUT_SEED = 0.5, 4242
 TEST_SAMPLES, TEST_SEED = 10_000, 777
 
 
 def load(settings: Data, _seed: int) -> DataSet:
     """Load or make the three splits; they do not depend on the run's seed."""
-    holdout = round(TRAIN_SAMPLES * (settings.holdout or HOLDOUT_SHARE))
-    folder = settings.data_dir / "mnist1d"
-    # The published set is the first 4000 of 5000 samples.
-    train = _samples(folder, TRAIN_SEED, 5000, TRAIN_SAMPLES)
+    share = HOLDOUT_SHARE if settings.holdout is None else settings.holdout
+    folder = settings.folder / "mnist1d"
+    # The published set is the first 4000 of 5000 samples made.
+    train = _samples(folder, TRAIN_SEED, MADE_SAMPLES, TRAIN_SAMPLES)
     return DataSet(
         train=train,
-        holdout=_samples(folder, HOLDOUT_SEED, holdout, holdout),
+        holdout=_holdout(folder, share) if share > 0 else train.take(torch.arange(0)),
         test=_samples(folder, TEST_SEED, TEST_SAMPLES, TEST_SAMPLES),
         input_shape=tuple(train.inputs.shape[1:]),
         classes=10,
     )
+
+
+def _holdout(folder: Path, share: float) -> Resident:
+    count = round(TRAIN_SAMPLES * share)
+    if count == 0:
+        raise ValueError(
+            f"holdout={share} of {TRAIN_SAMPLES} training samples is 0; expected at least one. "
+            f"Give a larger --holdout, or 0 for none."
+        )
+    return _samples(folder, HOLDOUT_SEED, count, count)
 
 
 def _samples(folder: Path, seed: int, count: int, keep: int) -> Resident:

@@ -1,6 +1,7 @@
 """What a data set is: three splits, each resident in memory or streamed from files, and how to prepare inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from smoothout.large_batch import partition
 from smoothout.noise.philox import fold
+from smoothout.train.data.transforms import OnPicture, Rows, checked, generators_kept, seed_generators
 
 EVALUATION_BATCH = 1000
 HOLDOUT_SHARE = 0.1
@@ -70,62 +72,76 @@ class Resident:
 
 
 class Streamed:
-    """Samples of map-style datasets, read by worker processes.
+    """Samples of a map-style dataset, read and transformed one by one by worker processes.
 
     Args:
-        plain: Dataset of (inputs, class) without augmentation.
-        augmented: The same samples with it; it may draw from torch's global generator.
-        workers: Number of processes.
+        samples: Dataset of (raw inputs, class).
         indices: The samples of this split.
+        evaluate: Makes a tensor of raw inputs.
+        learn: The same in training; it may draw from the global CPU generators.
+        workers: Number of processes; 0 reads in this one.
         device: Where batches go.
     """
 
     def __init__(
         self,
-        plain: Dataset[Any],
-        augmented: Dataset[Any],
-        workers: int,
+        samples: Dataset[Any],
         indices: Tensor,
+        evaluate: Callable[[Any], Tensor],
+        learn: Callable[[Any], Tensor],
+        *,
+        workers: int,
         device: torch.device | None = None,
     ) -> None:
-        self._plain, self._augmented = plain, augmented
-        self._workers, self._indices, self._device = workers, indices, device
+        self.samples, self.indices, self.device = samples, indices, device
+        self._evaluate, self._learn, self._workers = evaluate, learn, workers
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
+
+    def _with(self, indices: Tensor, device: torch.device | None) -> "Streamed":
+        return Streamed(self.samples, indices, self._evaluate, self._learn, workers=self._workers, device=device)
 
     def take(self, indices: Tensor) -> "Streamed":
         """A part of the split."""
-        return Streamed(self._plain, self._augmented, self._workers, self._indices[indices], self._device)
+        return self._with(self.indices[indices], self.device)
 
     def to(self, device: torch.device) -> "Streamed":
         """The split, with its batches on a device."""
-        return Streamed(self._plain, self._augmented, self._workers, self._indices, device)
+        return self._with(self.indices, device)
 
     def batches(
         self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See :class:`Split`; a sample's augmentation depends on the seed and the sample, not on the worker."""
-        indices = self._indices if order is None else self._indices[order]
-        dataset = self._plain if augment is None else _Seeded(self._augmented, augment)
+        indices = self.indices if order is None else self.indices[order]
         loader = DataLoader(
-            dataset,
+            _Transformed(self.samples, self._evaluate if augment is None else self._learn, augment),
             batch_sampler=[piece.tolist() for piece in torch.split(indices, list(sizes))],
             num_workers=self._workers,
+            # Else the loader draws its workers' seeds from the global generator.
+            generator=torch.Generator(),
         )
         for inputs, targets in loader:
-            yield inputs.to(self._device), targets.to(self._device)
+            yield inputs.to(self.device), targets.to(self.device)
 
 
-class _Seeded(Dataset[Any]):
-    """Seeds torch's generator by the sample's index before each sample."""
+class _Transformed(Dataset[Any]):
+    """Reads and transforms samples, with the generators seeded by each one's index if there is a seed."""
 
-    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
-        self._dataset, self._seed = dataset, seed
+    def __init__(self, samples: Dataset[Any], transform: Callable[[Any], Tensor], seed: int | None) -> None:
+        self._samples, self._transform, self._seed = samples, transform, seed
 
-    def __getitem__(self, index: int) -> Any:
-        torch.manual_seed(fold(self._seed, index) >> 1)
-        return self._dataset[index]
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Any]]:
+        """The samples of a batch, as the loader asks for them: saving the generators for each would be slow."""
+        with nullcontext() if self._seed is None else generators_kept():
+            return [self._read(index) for index in indices]
+
+    def _read(self, index: int) -> tuple[Tensor, Any]:
+        if self._seed is not None:
+            seed_generators(self._seed, index)
+        raw, target = self._samples[index]
+        return self._transform(raw), target
 
 
 @dataclass(frozen=True)
@@ -156,19 +172,62 @@ class DataSet:
         """A split by its name."""
         return {"train": self.train, "holdout": self.holdout, "test": self.test}[name]
 
+    def transformed(self, transforms: Mapping[str, Callable[[Any], Any]], *, augment: bool, workers: int) -> "DataSet":
+        """The same splits with a model's own transforms in place of the data set's.
 
-def in_order(split: Resident | Streamed, *, augment: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        Args:
+            transforms: For "train" and "eval": from a PIL image (of images; else from the raw tensor) to floats.
+            augment: Whether training takes "train"; without, it takes "eval".
+            workers: Number of processes that transform.
+
+        Raises:
+            TypeError: If a transform is missing, cannot be called, or makes something else.
+        """
+        learn, evaluate = checked(transforms)
+        learn = learn if augment else evaluate
+        train, holdout, test = (
+            _transformed(split, evaluate, learn, workers) for split in (self.train, self.holdout, self.test)
+        )
+        # Both are tried here, so that a fault shows at the start.
+        with generators_kept():
+            raw, _ = train.samples[int(train.indices[0])]
+            learn(raw)
+            shape = evaluate(raw).shape
+        return DataSet(train, holdout, test, tuple(shape), self.classes)
+
+
+def _transformed(split: Resident | Streamed, evaluate: OnPicture, learn: OnPicture, workers: int) -> Streamed:
+    if isinstance(split, Streamed):
+        return Streamed(split.samples, split.indices, evaluate, learn, workers=workers, device=split.device)
+    samples = Rows(split.inputs.cpu(), split.targets.cpu())
+    return Streamed(samples, torch.arange(len(split)), evaluate, learn, workers=workers, device=split.targets.device)
+
+
+def in_order(
+    split: Resident | Streamed, *, augment: int | None = None, batch_size: int = EVALUATION_BATCH
+) -> Iterator[tuple[Tensor, Tensor]]:
     """All samples of a split in their fixed order, in batches for evaluation."""
-    return split.batches(partition(len(split), EVALUATION_BATCH), augment=augment)
+    return split.batches(partition(len(split), batch_size), augment=augment)
 
 
 def cut_holdout(samples: int, share: float | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (train, hold-out) of a random cut that depends on the seed alone; the share is 0.1 if not given."""
-    share = share or HOLDOUT_SHARE
+    """Indices (train, hold-out) of a random cut that depends on the seed alone.
+
+    The share is 0.1 if not given; 0 holds nothing out.
+    """
+    if share == 0:
+        return torch.arange(samples), torch.arange(0)
+    share = HOLDOUT_SHARE if share is None else share
     count = round(samples * share)
     if not 0 < count < samples:
         raise ValueError(
-            f"holdout={share} of {samples} training samples is {count}; expected at least one on either side."
+            f"holdout={share} of {samples} training samples is {count}; expected at least one on either side. "
+            f"Give another --holdout, or 0 for none."
         )
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(fold(seed, _HOLDOUT) >> 1))
     return order[count:].sort().values, order[:count].sort().values
+
+
+def given_holdout(split: Resident | Streamed, share: float | None) -> Resident | Streamed:
+    """The hold-out that comes with a data set: all of it, or nothing if the share is 0."""
+    return split.take(torch.arange(0)) if share == 0 else split

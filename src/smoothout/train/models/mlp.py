@@ -4,6 +4,8 @@ import math
 
 from torch import Tensor, nn
 
+from smoothout.train.models.regimes import sgd
+
 
 def _perceptron(inputs: int, hidden: tuple[int, ...], classes: int) -> list[nn.Module]:
     """[Linear, BatchNorm, ReLU] for each hidden layer, then a Linear."""
@@ -41,6 +43,7 @@ class MnistF1(nn.Module):
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(*_perceptron(inputs, (512,) * 5, classes))
+        self.regime = sgd({0: 0.1, 10: 1e-2, 20: 1e-3, 30: 1e-4}, weight_decay=1e-4)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, classes) of inputs (B, ...)."""

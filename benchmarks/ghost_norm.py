@@ -1,0 +1,88 @@
+"""One pass with ghost norms against the loop over ghost batches: seconds of forward and backward, interleaved.
+
+    python benchmarks/ghost_norm.py [ghost sizes]
+
+The model is ``resnet`` (CIFAR ResNet-44) at K = 16 ghost batches of 3x32x32; on CUDA if there is one. Prints medians
+and quartiles of the ratios loop / one pass of neighbouring runs (above 1: one pass is faster), and writes
+benchmarks/results/ghost_norm.json after every size.
+"""
+
+import copy
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from smoothout.ghost_norm import convert_ghost_batchnorm
+from smoothout.large_batch import ghost_batches
+from smoothout.train.models.resnet import CifarResNet
+
+GHOSTS, PAIRS, SIZES = 16, 5, (8, 16, 32, 64, 128)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Seconds that ``work`` takes, the device's queue included."""
+    began = time.perf_counter()
+    work()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def arms(size: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The loop and the one pass: gradients of the same loss on the same batch."""
+    torch.manual_seed(0)
+    plain = CifarResNet(3, 10).to(DEVICE)
+    ghost = convert_ghost_batchnorm(copy.deepcopy(plain), size)
+    inputs = torch.randn(GHOSTS * size, 3, 32, 32, device=DEVICE)
+    targets = torch.randint(0, 10, (GHOSTS * size,), device=DEVICE)
+
+    def loop() -> None:
+        plain.zero_grad()
+        for x, y in ghost_batches(inputs, targets, size=size):
+            (functional.cross_entropy(plain(x), y) / GHOSTS).backward()
+
+    def one_pass() -> None:
+        ghost.zero_grad()
+        functional.cross_entropy(ghost(inputs), targets).backward()
+
+    return loop, one_pass
+
+
+def main() -> None:
+    """Measure every ghost size."""
+    environment = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    rows = {}
+    for size in map(int, sys.argv[1:]) if sys.argv[1:] else SIZES:
+        loop, one_pass = arms(size)
+        loop(), one_pass()
+        times = [(seconds(loop), seconds(one_pass)) for _ in range(PAIRS)]
+        low, median, high = statistics.quantiles((a / b for a, b in times), n=4, method="inclusive")
+        rows[str(size)] = {
+            "loop / one pass": {"median": median, "lower quartile": low, "upper quartile": high},
+            "loop seconds": statistics.median(a for a, _ in times),
+            "one pass seconds": statistics.median(b for _, b in times),
+        }
+        print(f"ghost batches of {size:>3}: one pass {median:.2f} ({low:.2f} to {high:.2f}) times as fast", flush=True)
+        results = Path(__file__).parent / "results" / "ghost_norm.json"
+        text = json.dumps({"environment": environment, "ghosts": GHOSTS, "pairs": PAIRS, "sizes": rows}, indent=1)
+        results.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

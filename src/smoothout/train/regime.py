@@ -1,0 +1,215 @@
+"""Regimes: how optimizer, learning rate and so on change over the epochs, and where each setting comes from.
+
+A model may carry ``regime``: a dict {epoch: settings}, whose settings stay in force until they are set again,
+or a function epoch -> settings. Settings are ``optimizer`` (a class of torch.optim by name), ``lr``, and what else
+that class takes. Options win over the regime. The original program's idea; what it did wrong and is done otherwise
+here is in docs/decisions/0007-regimes.md.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from smoothout import _checks
+from smoothout.train.config import Optimization
+
+DEFAULTS: Mapping[str, Any] = {"optimizer": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+_NEEDS_CLOSURE_OR_SPARSE = {"LBFGS", "SparseAdam", "Muon"}
+_OF_MODEL, _DEFAULT = "the model's regime", "default"
+_SHOWN = 8
+
+ModelRegime = Mapping[int, Mapping[str, Any]] | Callable[[int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How the optimizer is set in one epoch.
+
+    Attributes:
+        optimizer: Name of its class.
+        lr: Learning rate at the base batch, before the learning-rate rule, warm-up and cosine.
+        arguments: Its other arguments, such as momentum and weight_decay.
+    """
+
+    optimizer: str
+    lr: float
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """The phases of all epochs, and for each setting where it was taken from."""
+
+    phases: tuple[Phase, ...]
+    sources: Mapping[str, str]
+
+
+def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """The optimizers of torch.optim that step without a closure on dense gradients of any shape."""
+    return {
+        name: value
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+        and name not in _NEEDS_CLOSURE_OR_SPARSE
+    }
+
+
+def resolve(options: Optimization, model_regime: ModelRegime | None, epochs: int, stretch: int = 1) -> Regime:
+    """Settle the settings of every epoch: options first, then the model's regime, then defaults.
+
+    Args:
+        options: As given; None stands for "not given".
+        model_regime: What the model carries.
+        epochs: Of the whole run, after regime adaptation.
+        stretch: Factor of the regime adaptation: epoch e of the run is epoch e // stretch of the regime.
+
+    Raises:
+        TypeError, ValueError: For a regime of another form, or settings that an optimizer does not take.
+    """
+    carried = _unroll(model_regime if options.regime else None, -(-epochs // stretch))
+    rates = _rates(options, carried, epochs, stretch)
+    phases = []
+    for epoch, rate in enumerate(rates):
+        settings = carried[epoch // stretch]
+        name = options.optimizer or settings.get("optimizer", DEFAULTS["optimizer"])
+        phases.append(Phase(name, rate, _arguments(options, name, settings)))
+    return Regime(tuple(phases), _sources(options, carried[0]))
+
+
+def _unroll(regime: ModelRegime | None, epochs: int) -> list[dict[str, Any]]:
+    """The settings in force in each epoch: what an epoch sets stays until it is set again."""
+    if regime is None:
+        return [{}] * epochs
+    if not isinstance(regime, Mapping) and not callable(regime):
+        raise TypeError(
+            f"the model's regime is a {type(regime).__name__}; expected a dict {{epoch: settings}} or a function "
+            f"of the epoch that returns settings."
+        )
+    if isinstance(regime, Mapping):
+        for epoch in regime:
+            _checks.whole("an epoch of the model's regime", epoch, at_least=0)
+    in_force: dict[str, Any] = {}
+    unrolled = []
+    for epoch in range(epochs):
+        entry = regime.get(epoch, {}) if isinstance(regime, Mapping) else regime(epoch)
+        if not isinstance(entry, Mapping):
+            raise TypeError(
+                f"the model's regime gives {entry!r} for epoch {epoch}; expected a dict such as {{'lr': 0.1}}."
+            )
+        in_force = in_force | dict(entry)
+        _check_entry(entry, epoch, in_force.get("optimizer", DEFAULTS["optimizer"]))
+        unrolled.append(in_force)
+    return unrolled
+
+
+def _check_entry(entry: Mapping[str, Any], epoch: int, optimizer: str) -> None:
+    _checks.known(f"the optimizer of the model's regime in epoch {epoch}", optimizer, optimizers())
+    for name in entry.keys() - {"optimizer"}:
+        what = f"{optimizer}'s setting that the model's regime makes in epoch {epoch}"
+        _checks.known(what, name, _taken(optimizer))
+    if "lr" in entry:
+        _checks.nonnegative(f"lr of the model's regime in epoch {epoch}", entry["lr"], "Correct the regime.")
+
+
+def _taken(optimizer: str) -> set[str]:
+    """Arguments of an optimizer's class, besides the parameters."""
+    return set(inspect.signature(optimizers()[optimizer]).parameters) - {"params"}
+
+
+def _rates(options: Optimization, carried: Sequence[Mapping[str, Any]], epochs: int, stretch: int) -> list[float]:
+    """The rate of every epoch, at the base batch; a cosine is left to the plan, since it changes within epochs."""
+    own = [settings["lr"] for settings in carried if "lr" in settings]
+    if own and len(own) < len(carried):
+        raise ValueError("the model's regime sets lr later, but not in epoch 0; expected it from the start.")
+    of_regime = carried[0].get("optimizer", DEFAULTS["optimizer"])
+    if own and options.lr is None and options.optimizer not in (None, of_regime):
+        raise ValueError(
+            f"the optimizer is {options.optimizer} and the model's regime has a learning rate for {of_regime}; "
+            f"expected one for {options.optimizer}. Give --lr, too."
+        )
+    if own and options.lr_schedule is None and not options.milestones:
+        # A given --lr keeps the shape of the model's regime.
+        if options.lr is not None and own[0] == 0:
+            raise ValueError("the model's regime starts with lr 0, which --lr cannot scale. Give --lr-schedule, too.")
+        factor = 1.0 if options.lr is None else options.lr / own[0]
+        return [own[epoch // stretch] * factor for epoch in range(epochs)]
+    base = options.lr if options.lr is not None else own[0] if own else DEFAULTS["lr"]
+    if options.lr_schedule in (None, "milestones"):
+        halves = (math.ceil(epochs / 2), math.ceil(epochs * 3 / 4))
+        milestones = tuple(milestone * stretch for milestone in options.milestones) or halves
+        return [base * options.lr_decay ** sum(epoch >= m for m in milestones) for epoch in range(epochs)]
+    return [base] * epochs
+
+
+def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the optimizer besides the rate; what only another class takes is left out."""
+    _checks.known("the optimizer", optimizer, optimizers())
+    taken = _taken(optimizer)
+    given = {name: getattr(options, name) for name in ("momentum", "weight_decay")}
+    for name, value in given.items():
+        if value is not None and name not in taken:
+            raise ValueError(
+                f"{name} is {value} and {optimizer} has none. Leave --{name.replace('_', '-')} out, or use another "
+                f"--optimizer."
+            )
+    # What a model's regime leaves open stays at torch's defaults, as in the original.
+    defaults = {} if settings else {name: DEFAULTS[name] for name in given}
+    chosen = defaults | dict(settings) | {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in chosen.items() if name in taken and name != "lr"}
+
+
+def _sources(options: Optimization, carried: Mapping[str, Any]) -> dict[str, str]:
+    """Where the settings come from, by their names; "decay" stands for the course of the rate."""
+    found = dict.fromkeys(carried, _OF_MODEL)
+    found |= {name: f"--{name.replace('_', '-')}" for name in DEFAULTS if getattr(options, name) is not None}
+    decay = next((name for name in ("lr_schedule", "milestones") if getattr(options, name)), None)
+    if decay is not None:
+        found["decay"] = f"--{decay.replace('_', '-')}"
+    elif "lr" in carried:
+        found["decay"] = _OF_MODEL
+    return found
+
+
+def describe(regime: Regime, factor: float) -> list[str]:
+    """Lines that say what is in force from when, and what was taken from where; ``factor`` is the rule's."""
+    first = regime.phases[0]
+    settings = {"lr": first.lr, **dict(sorted(first.arguments.items()))}
+    parts = [f"{name} {_text(value)} ({regime.sources.get(name, _DEFAULT)})" for name, value in settings.items()]
+    lines = [f"optimizer: {first.optimizer} ({regime.sources.get('optimizer', _DEFAULT)}), {', '.join(parts)}"]
+    changes = [
+        f"from epoch {epoch} {_change(before, after, factor)}"
+        for epoch, (before, after) in enumerate(zip(regime.phases, regime.phases[1:], strict=False), 2)
+        if before != after
+    ]
+    if changes:
+        shown = "; ".join(changes[:_SHOWN]) + ("; ..." if len(changes) > _SHOWN else "")
+        lines.append(f"then: {shown} ({regime.sources.get('decay', _DEFAULT)})")
+    return lines
+
+
+def _change(before: Phase, after: Phase, factor: float) -> str:
+    """What changes between two epochs."""
+    parts = [] if before.optimizer == after.optimizer else [after.optimizer]
+    if before.lr != after.lr:
+        parts.append(f"lr {_text(after.lr * factor)}")
+    parts += [
+        f"{name} {_text(value)}" for name, value in after.arguments.items() if before.arguments.get(name) != value
+    ]
+    return ", ".join(parts)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def make_optimizer(phase: Phase, parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """The optimizer of a phase, with this learning rate."""
+    make: Any = optimizers()[phase.optimizer]
+    made: torch.optim.Optimizer = make(parameters, lr=lr, **phase.arguments)
+    return made

@@ -1,0 +1,39 @@
+"""Experiment trackers, through Accelerate: TensorBoard, Weights & Biases, MLflow."""
+
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from accelerate import Accelerator
+
+from smoothout.train.config import Settings
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def check(names: Sequence[Tracker]) -> None:
+    """Raise unless each tracker is installed; Accelerate would leave a missing one out without a word.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"track names {name}, which is not installed. pip install {name}, or leave it out.")
+
+
+def start(accelerator: Accelerator, settings: Settings, run_name: str) -> None:
+    """Open the trackers that the accelerator was made with, and tell them the settings."""
+    config = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in settings.flat().items()
+        if value is not None
+    }
+    own = {"wandb": {"name": run_name}, "mlflow": {"run_name": run_name}}
+    accelerator.init_trackers("smoothout", config, init_kwargs=own)
+
+
+def log(accelerator: Accelerator, row: Mapping[str, Any], epoch: int) -> None:
+    """Tell the trackers the numbers of an epoch; what was not evaluated is left out."""
+    accelerator.log({name: value for name, value in row.items() if math.isfinite(value)}, step=epoch)

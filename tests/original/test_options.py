@@ -1,0 +1,297 @@
+"""Every flag of the original, once with another value than its default: what it changes here, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from original_files import write
+from PIL import Image
+from safetensors.torch import load_file
+
+from smoothout.original.__main__ import run
+from smoothout.original.options import OPTIONS, PROGRAMS, markdown
+from smoothout.original.programs import translate
+
+HERE = Path(__file__)
+USER = HERE.parents[1] / "train" / "user_code.py"
+DATA, MODEL = f"{USER}:blobs", f"{USER}:net"
+BASE = ["--dataset", DATA, "--model", MODEL, "-b", "64", "-mb", "24", "--epochs", "2", "--ss", "0.05"]
+ROWS = {option.name: option for option in OPTIONS}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return tmp_path
+
+
+def settings(name, folder="TrainingResults"):
+    record = json.loads((Path(folder) / name / "config.json").read_text())
+    return {key: value for part in record.values() if isinstance(part, dict) for key, value in part.items()}
+
+
+def weights(name):
+    return load_file(Path("TrainingResults") / name / "checkpoints" / "last" / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def rows_of(name):
+    return (Path("TrainingResults") / name / "metrics.csv").read_text().splitlines()[1:]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """What the base run ended with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("base"))
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        assert run(["main_gbn", *BASE, "--save", "a"]) == 0
+        assert (
+            run(["main_normal", *(word for word in BASE if word not in ("-mb", "24", "--ss", "0.05")), "--save", "n"])
+            == 0
+        )
+        return {"settings": settings("a"), "weights": weights("a"), "normal": settings("n")}
+
+
+# Flags of training whose effect is a setting of the run and other weights at its end.
+TRAINS = {
+    "mini_batch_size": (["-mb", "32"], {"ghost_batch_size": 32}),
+    "batch_multiplier": (["-bm", "2"], {"accumulation": 2}),
+    "lr_bb_fix": (["--no-lr_bb_fix"], {"lr_rule": "none"}),
+    "lr_fix_policy": (["--lr_fix_policy", "linear"], {"lr_rule": "linear"}),
+    "regime_bb_fix": (["--regime_bb_fix"], {"regime_adaptation": True}),
+    "regime_bb_multi": (["-rbm", "2"], {"regime_multiplier": 2}),
+    "optimizer": (["--optimizer", "Adam"], {"optimizer": "Adam", "lr": 0.001}),
+    "lr": (["--learning_rate", "0.2"], {"lr": 0.2}),
+    "momentum": (["--momentum", "0.1"], {"momentum": 0.1}),
+    "weight_decay": (["--wd", "0.3"], {"weight_decay": 0.3}),
+    "sharpness_smoothing": (["--sharpness-smoothing", "0.2"], {"strength": 0.2}),
+    "noise_type": (["--noise-type", "normal"], {"distribution": "normal"}),
+    "adapt_type": (["--adapt-type", "filter"], {"scale": "filter"}),
+    "smoothing_type": (["--smoothing-type", "tanh"], {"noise_schedule": "tanh"}),
+    "exclude_bn": (["--no-exclude-bn"], {"exclude_bn": False}),
+    "denoise": (["--no-denoise"], {"denoise": False}),
+    "model_config": (["--model_config", "{'width': 8}"], {"model_config": "{'width': 8}"}),
+    "type": (["--type", "torch.cuda.HalfTensor"], {"precision": "bf16"}),
+    "epochs": (["--epochs", "3"], {"epochs": 3}),
+    "start_epoch": (["--start-epoch", "1"], {"start_epoch": 1}),
+    "batch_size": (["--b", "48"], {"batch_size": 48}),
+    "model": (["-a", "mlp"], {"model": "mlp"}),
+    "dataset": (["--dataset", f"{USER}:other_blobs"], {"dataset": f"{USER}:other_blobs"}),
+}
+
+
+@pytest.mark.parametrize("name", TRAINS)
+def test_a_flag_of_training(name, base):
+    words, changes = TRAINS[name]
+    assert set(words) & {*ROWS[name].flags, f"--no-{ROWS[name].flags[0].removeprefix('--')}"}
+    assert run(["main_gbn", *BASE, *words, "--save", "a"]) == 0
+    assert settings("a") == base["settings"] | changes
+    assert not same(weights("a"), base["weights"])
+
+
+def test_flags_that_need_another_one(base):
+    assert run(["main_gbn", *BASE, "--smoothing-type", "anneal", "--save", "a"]) == 0
+    assert run(["main_gbn", *BASE, "--smoothing-type", "anneal", "--ai", "0.9", "--save", "b"]) == 0
+    assert run(["main_gbn", *BASE, "--smoothing-type", "tanh", "--save", "c"]) == 0
+    assert run(["main_gbn", *BASE, "--smoothing-type", "tanh", "--ts", "3", "--save", "d"]) == 0
+    assert settings("b") == base["settings"] | {"noise_schedule": "anneal", "anneal_index": 0.9}
+    assert settings("d") == base["settings"] | {"noise_schedule": "tanh", "tanh_scale": 3.0}
+    assert not same(weights("a"), weights("b"))
+    assert not same(weights("c"), weights("d"))
+
+
+def test_flags_that_leave_the_weights_alone(base, capsys):
+    assert run(["main_gbn", *BASE, "--save", "a", "--results_dir", "elsewhere"]) == 0
+    assert settings("a", "elsewhere") == base["settings"]
+    for words, changes in (
+        (["-j", "3"], {"workers": 3}),
+        (["--dropout", "0.5"], {}),
+        (["--gpus", "1"], {}),
+        (["--save_all"], {"save_all": True}),
+        (["-p", "2"], {}),
+    ):
+        name = words[0].strip("-")
+        assert run(["main_gbn", *BASE, *words, "--save", name]) == 0
+        printed = capsys.readouterr()
+        assert settings(name) == base["settings"] | changes
+        assert same(weights(name), base["weights"])
+        if name == "dropout":
+            assert "notice: --dropout has no effect in main_gbn: no effect in the original" in printed.err
+        assert printed.out.count("of this epoch so far") == (4 if name == "p" else 0)
+    assert "torch finds no CUDA device; this runs on the CPU" in printed.err
+    assert (Path("TrainingResults") / "save_all" / "checkpoints" / "epoch-1").is_dir()
+    assert not (Path("TrainingResults") / "p" / "checkpoints" / "epoch-1").exists()
+
+
+def test_main_normal_has_no_ghost_batches(base):
+    expected = {"ghost_batch_size": 64, "base_batch": 256, "seed": 123, "strength": 0.0}
+    assert base["normal"] == base["settings"] | expected
+
+
+def tree(folder, count=8):
+    for split in ("train", "val"):
+        for index, name in enumerate(("cat", "dog")):
+            (folder / split / name).mkdir(parents=True)
+            for sample in range(count):
+                colour = (40 * index + 20 * sample, 100, 50 + 7 * sample)
+                image = Image.new("RGB", (12, 12), colour)
+                image.putpixel((sample, index), (255, 255, 255))
+                image.save(folder / split / name / f"{sample}.png")
+    return folder
+
+
+def test_flags_for_images(here):
+    words = ["--dataset", str(tree(here / "tree")), "-b", "8", "-mb", "4", "--epochs", "1", "-a", "resnet"]
+    words += ["--model_config", "{'depth': 8}"]
+    for name, more in (
+        *(("plain", []), ("augment", ["--no-augment"]), ("relu", ["--relu_noise", "0.3"])),
+        ("size", ["--input_size", "16"]),
+    ):
+        assert run(["main_gbn", *words, *more, "--save", name]) == 0
+    plain = settings("plain")
+    assert plain["dataset"] == "imagefolder"
+    assert settings("augment") == plain | {"augment": False}
+    assert settings("relu") == plain | {"relu_noise": 0.3}
+    assert settings("size") == plain | {"input_size": 16}
+    assert "samples of 3x16x16" in (Path("TrainingResults") / "size" / "log.txt").read_text()
+    assert not any(same(weights("plain"), weights(name)) for name in ("augment", "relu", "size"))
+
+
+def test_resume(base, here, capsys, monkeypatch):
+    from smoothout.train import loop
+
+    kept = loop._keep
+
+    def interrupted(*arguments):
+        kept(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_keep", interrupted)
+        assert run(["main_gbn", *BASE, "--save", "a"]) == 130
+    assert len(rows_of("a")) == 1
+    assert run(["main_gbn", *BASE, "--resume", "TrainingResults/a"]) == 0
+    assert same(weights("a"), base["weights"])
+
+    path = write(here / "old" / "model_best.pth.tar", "net", torch.nn.Linear(6, 4), epoch=1)
+    file = here / "linear.py"
+    file.write_text("from torch import nn\ndef model(num_classes):\n    return nn.Linear(6, num_classes)\n")
+    for resumed in (path, path.parent):  # a file, or its folder
+        words = [*BASE, "--model", f"{file}:model", "--save", f"from-{resumed.name}"]
+        assert run(["main_gbn", *words, "--resume", str(resumed)]) == 0
+        assert len(rows_of(f"from-{resumed.name}")) == 1  # the second of two epochs
+        initial = Path("TrainingResults") / f"from-{resumed.name}" / "checkpoints" / "initial" / "model.safetensors"
+        state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+        assert same(load_file(initial), state)
+    capsys.readouterr()
+    assert run(["main_gbn", *BASE, "--resume", "nothing"]) == 2
+    assert "nothing is neither a run nor a checkpoint; expected a folder or" in capsys.readouterr().err
+
+
+def test_evaluate(base, here, capsys):
+    assert run(["main_gbn", *BASE, "--save", "a"]) == 0
+    words = ["--dataset", DATA, "--model", MODEL, "--evaluate", "TrainingResults/a"]
+    capsys.readouterr()
+    tables = {}
+    for name, program, more in (
+        *(("val", "evaluate", []), ("train", "evaluate", ["--mode", "train"]), ("main", "main_gbn", [])),
+        *(("noise", "evaluate", ["--ss", "0.3"]), ("batch", "evaluate", ["--ss", "0.3", "-b", "20"])),
+        ("ghost", "evaluate", ["-mb", "2"]),
+    ):
+        assert run([program, *words, *more]) == 0
+        printed = capsys.readouterr()
+        tables[name] = [line for line in printed.out.splitlines() if "│" in line]
+        if name == "ghost":
+            assert "--mini-batch-size has no effect in evaluate" in printed.err
+    assert "test" in tables["val"][0]
+    assert "train" in tables["train"][0]
+    assert tables["main"] == tables["val"] == tables["ghost"]
+    assert len({tables[name][0] for name in ("val", "train", "noise", "batch")}) == 4
+    assert run(["evaluate", "--dataset", DATA, "--model", MODEL]) == 2
+    assert "evaluate needs a checkpoint. Name it: --evaluate FILE." in capsys.readouterr().err
+    assert run(["evaluate", *words, "--mode", "both"]) == 2
+    assert "mode is 'both'; expected val or train" in capsys.readouterr().err
+
+
+def command(*words):
+    return translate(words[0], words[1:]).words
+
+
+def test_evaluation_noise_is_on_batch_norm_too():
+    words = command("evaluate", "--evaluate", "x", "--ss", "0.006", "--augment")
+    assert words[:2] == ("evaluate", "x")
+    assert {"--no-exclude-bn", "--augment"} <= set(words)
+    assert words[words.index("--strength") + 1] == "0.006"
+    assert words[words.index("--batch-size") + 1] == "2048"
+
+
+def test_flags_of_landscapes_and_sharpness():
+    words = command(
+        *("visualize_sharpness", "--evaluate", "x", "-se", "y", "--mode", "sin", "--alpha=-0.3:0.02:0.31"),
+        "--no-visualize_train",
+    )
+    assert words[:2] == ("landscape", "x")
+    assert words[words.index("--to") :][:7] == (
+        "--to",
+        "y",
+        "--mode",
+        "sin",
+        "--alpha=-0.3:0.02:0.31",
+        "--splits",
+        "test",
+    )
+    words = command("visualize2_sharpness", "--evaluate", "x")
+    assert words[words.index("--splits") - 1 :][:3] == ("--alpha=-1:0.1:1.01", "--splits", "train")
+    words = command("measure_sharpness", "--evaluate", "x", "--epsilon", "1e-3", "-m", "100", "-t", "5", "--b", "100")
+    assert words[:2] == ("sharpness", "x")
+    assert words[words.index("--epsilon") :] == (
+        *("--epsilon", "0.001", "--manifold", "100", "--draws", "5", "--batch-size", "100"),
+    )
+
+
+def test_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = translate("main_gbn", ["--gpus", "2,3"])
+    assert found.words[found.words.index("--device") + 1] == "cuda:2"
+    assert found.notices == ("--gpus 2,3: one process uses one GPU; this uses cuda:2.",)
+    assert command("main_gbn", "--type", "torch.FloatTensor")[-20:].count("cpu") == 1
+
+
+def test_mistakes_are_told(capsys):
+    assert run(["main.py"]) == 2
+    assert "the program is 'main'; expected one of evaluate, main_gbn" in capsys.readouterr().err
+    assert run(["main_gbn", "--type", "torch.DoubleTensor"]) == 2
+    assert "type is 'torch.DoubleTensor'; expected torch[.cuda].FloatTensor or" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(["main_gbn", "--sharpnes", "1", "--sharp", "2", "--nothing"])
+    assert "--nothing" in capsys.readouterr().err
+    assert run(["--help"]) == 0
+    assert ", ".join(PROGRAMS) in capsys.readouterr().out
+
+
+def test_data_lie_where_the_original_had_them(here):
+    assert "--data-dir" not in command("main_gbn")
+    (here / "pytorch-gen").mkdir()
+    words = command("main_gbn")
+    assert words[words.index("--data-dir") + 1] == "pytorch-gen"
+    assert "--download" in words
+    assert "--download" not in command("main_gbn", "--dataset", "imagenet")
+
+
+def test_every_row_is_tested():
+    """A flag that this file does not give anywhere fails."""
+    text = HERE.read_text() + (HERE.parent / "test_seed_readme.py").read_text()
+    for option in OPTIONS:
+        spelled = [*option.flags, f"--no-{option.flags[0].removeprefix('--')}"]
+        assert any(f'"{flag}"' in text or f'"{flag}=' in text for flag in spelled), option.flags
+
+
+def test_the_page_is_made_from_the_table():
+    page = HERE.parents[2] / "docs" / "options.md"
+    assert page.read_text(encoding="utf-8") == markdown(), "run `make docs`"

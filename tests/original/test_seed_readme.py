@@ -1,0 +1,134 @@
+"""The README of the original program: its four usage lines, its data folder, and its model file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from original_files import network, write
+from PIL import Image
+from published_files import publish, write_cifar
+
+from smoothout.cli.main import main
+from smoothout.original.__main__ import run
+
+LINES = {
+    "alexnet": "evaluate.py --model alexnet --dataset imagenet -b 100 --gpus 1 "
+    "--evaluate TrainingResults/2018-03-17_11-28-33/model_best.pth.tar --ss 0.006 --mode train --no-augment",
+    "line": "visualize_sharpness.py --model resnet --dataset cifar10 -b 100 --gpus 1 "
+    "--evaluate TrainingResults/2018-02-20_19-47-52/model_best.pth.tar  "
+    "--slave-evaluate TrainingResults/2018-02-20_19-47-18/model_best.pth.tar  --no-visualize_train",
+    "direction": "visualize2_sharpness.py --model resnet --dataset cifar10 -b 100 --gpus 1 "
+    "--evaluate TrainingResults/2018-02-20_19-47-18/model_best.pth.tar  --no-visualize_train "
+    "--alpha=-0.3:0.02:0.31",
+    "sharpness": "measure_sharpness.py --model cifar100_shallow --dataset cifar100 --b 100 --gpus 1 "
+    "--evaluate TrainingResults/2018-02-20_14-05-28/model_best.pth.tar",
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return tmp_path
+
+
+def photographs(folder, count=2):
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("n01440764", "n01443537"):
+            (folder / split / name).mkdir(parents=True)
+            for sample in range(count):
+                pixels = generator.integers(0, 256, (240 + 20 * sample, 300, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{sample}.jpg")
+
+
+def test_the_evaluate_line(here, capsys):
+    photographs(here / "pytorch-gen" / "imagenet")
+    model = network("alexnet", (3, 224, 224), 1000)
+    words = LINES["alexnet"].split()
+    write(Path(words[words.index("--evaluate") + 1]), "alexnet", model)
+    assert run([*words, "-j", "0"]) == 0
+    printed = capsys.readouterr()
+    assert "notice: torch finds no CUDA device; this runs on the CPU." in printed.err
+    assert (
+        "= smoothout evaluate TrainingResults/2018-03-17_11-28-33/model_best.pth.tar --dataset imagenet" in printed.out
+    )
+    [row] = [line for line in printed.out.splitlines() if "│ train" in line]
+    assert row.split("│")[2].strip() == "4"  # all training samples: none are held out
+
+
+@pytest.mark.parametrize("name", ["line", "direction", "sharpness"])
+def test_the_other_lines_say_what_they_become(name, capsys):
+    assert run(LINES[name].split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"= smoothout {'sharpness' if name == 'sharpness' else 'landscape'} TrainingResults/")
+    assert "this version has no command" in printed.err
+
+
+def test_training_on_its_default_data(here, monkeypatch, capsys):
+    write_cifar(here / "pytorch-gen" / "cifar10" / "cifar-10-batches-py", "CIFAR10")
+    publish(monkeypatch, "CIFAR10", here / "pytorch-gen" / "cifar10" / "cifar-10-batches-py")
+    words = ["main_gbn.py", "--epochs", "1", "-b", "32", "-mb", "16", "--model_config", "{'depth': 8}", "--save", "a"]
+    assert run([*words, "--ss", "0.01"]) == 0
+    log = Path("TrainingResults/a/log.txt").read_text()
+    assert "data: cifar10, 45 train, 5 hold-out, 10 test samples of 3x32x32, 10 classes" in log
+    assert "optimizer: SGD (the model's regime), lr 0.1 (the model's regime)" in log
+
+
+# The example of the original's README, its `...` filled in; the indentation of its last lines is as it stands there.
+EXAMPLE = """
+from torch import nn
+from torchvision import transforms
+
+class Model(nn.Module):
+
+    def __init__(self, num_classes=1000):
+        super(Model, self).__init__()
+        self.model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))
+
+        self.regime = {
+            0: {'optimizer': 'SGD', 'lr': 1e-2,
+                'weight_decay': 5e-4, 'momentum': 0.9},
+            15: {'lr': 1e-3, 'weight_decay': 0}
+        }
+
+        self.input_transform = {
+            'train': transforms.Compose([transforms.RandomCrop(200, pad_if_needed=True), transforms.ToTensor()]),
+            'eval': transforms.Compose([transforms.CenterCrop(200), transforms.ToTensor()])
+        }
+    def forward(self, inputs):
+        return self.model(inputs)
+
+def model(**kwargs):
+        return Model()
+"""
+
+
+def test_its_model_file_runs(here):
+    photographs(here / "data" / "imagenet", count=6)
+    (here / "mine.py").write_text(EXAMPLE)
+    words = ["--dataset", "imagenet", "--model", "mine.py:model", "--batch-size", "4", "--ghost-batch-size", "2"]
+    words += ["--epochs", "16", "--evaluate-every", "16", "--workers", "0", "--lr-rule", "none"]
+    assert main(["train", *words, "--name", "mine"]) == 0
+    log = Path("runs/mine/log.txt").read_text()
+    assert "samples of 3x200x200" in log
+    assert "weight_decay 0.0005 (the model's regime)" in log
+    assert "then: from epoch 16 lr 0.001, weight_decay 0 (the model's regime)" in log
+    rates = [line.split(",")[10] for line in Path("runs/mine/metrics.csv").read_text().splitlines()]
+    assert rates[0] == "lr"
+    assert [float(rate) for rate in rates[1:]] == [1e-2] * 15 + [1e-3]
+
+
+def test_an_old_checkpoint_is_evaluated_and_trained_on(here, capsys, monkeypatch):
+    write_cifar(here / "data" / "cifar-10-batches-py", "CIFAR10")
+    publish(monkeypatch, "CIFAR10", here / "data" / "cifar-10-batches-py")
+    old = network("resnet", (3, 32, 32), 10, config={"depth": 8})
+    path = write(here / "model_best.pth.tar", "resnet", old, config="{'depth': 8}", relu_noise=True)
+    assert main(["evaluate", str(path), "--dataset", "cifar10", "--split", "all"]) == 2
+    assert "there are no samples" in capsys.readouterr().err  # nothing was held out from it
+    assert main(["evaluate", str(path), "--dataset", "cifar10"]) == 0
+    assert "│ test" in capsys.readouterr().out
+    words = ["train", "--dataset", "cifar10", "--model", "resnet", "--model-config", "{'depth': 8}", "--epochs", "1"]
+    assert main([*words, "--batch-size", "32", "--ghost-batch-size", "16", "--weights", str(path), "--name", "on"]) == 0
+    assert f"from {path}" in Path("runs/on/log.txt").read_text()

@@ -1,0 +1,149 @@
+"""What a user's model carries is used, and what does not fit is told before anything is written."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from smoothout.train.config import Settings
+from smoothout.train.loop import prepare
+from smoothout.train.problem import pose
+
+BLOBS = __file__.replace("test_problem.py", "user_code.py:blobs")
+PICTURES = """
+import torch
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    def split(count):
+        images = torch.randint(0, 256, (count, 3, 12, 12), dtype=torch.uint8, generator=generator)
+        return images, torch.arange(count) % 4
+    return {"train": split(40), "test": split(8)}
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    """Writes a model file and returns settings for it."""
+
+    def write(body, dataset=BLOBS, **changes):
+        file = tmp_path / "net.py"
+        file.write_text(f"import torch\nfrom torch import nn\nfrom torchvision import transforms\n{PICTURES}\n{body}")
+        if dataset == "pictures":
+            dataset = f"{file}:pictures"
+        return Settings().replace(model=f"{file}:model", dataset=dataset, epochs=2, workers=0, device="cpu", **changes)
+
+    return write
+
+
+def posed(settings):
+    return pose(settings, torch.device("cpu"))
+
+
+LINEAR = "def model(num_classes, input_shape):\n    net = nn.Linear(*input_shape, num_classes)\n"
+
+
+def test_cross_entropy_and_label_smoothing(net):
+    problem = posed(net(f"{LINEAR}    return net", label_smoothing=0.1))
+    logits, targets = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    assert torch.equal(problem.loss(logits, targets), functional.cross_entropy(logits, targets))
+    smoothed = functional.cross_entropy(logits, targets, label_smoothing=0.1)
+    assert torch.equal(problem.training_loss(logits, targets), smoothed)
+    assert problem.regime is None
+
+
+@pytest.mark.parametrize("criterion", ["nn.MultiMarginLoss", "nn.MultiMarginLoss()", "nn.functional.multi_margin_loss"])
+def test_a_models_criterion(criterion, net):
+    problem = posed(net(f"{LINEAR}    net.criterion = {criterion}\n    return net"))
+    logits, targets = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    for loss in (problem.loss, problem.training_loss):
+        assert torch.equal(loss(logits, targets), nn.functional.multi_margin_loss(logits, targets))
+
+
+def test_a_models_regime_is_that_of_the_run(net):
+    body = f"{LINEAR}    net.regime = {{0: {{'optimizer': 'Adam', 'lr': 0.5}}, 1: {{'lr': 0.25}}}}\n    return net"
+    run = prepare(net(body, lr_rule="none"))
+    assert type(run.optimizer.optimizer).__name__ == "Adam"
+    assert [phase.lr for phase in run.plan.regime.phases] == [0.5, 0.25]
+
+
+def test_quiet_parameters_get_no_noise(net):
+    run = prepare(net(f"{LINEAR}    net.quiet_parameters = ['bias']\n    return net", strength=0.1))
+    assert [tensor.left_out for tensor in run.smoother.summary().tensors] == [None, "quiet_parameters"]
+
+
+TRANSFORMS = """
+def model(num_classes, input_shape):
+    assert input_shape == (3, 12, 12)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+    net.input_transform = {
+        "train": transforms.Compose([transforms.RandomCrop(8), transforms.ToTensor()]),
+        "eval": transforms.Compose([transforms.CenterCrop(8), transforms.ToTensor()]),
+    }
+    return net
+"""
+
+
+def test_input_transform_takes_the_place_of_the_datas_own(net):
+    problem = posed(net(TRANSFORMS, "pictures"))
+    assert problem.dataset.input_shape == (3, 8, 8)
+    inputs, _ = next(problem.dataset.test.batches([8]))
+    assert inputs.dtype == torch.float32
+    assert 0 <= float(inputs.min()) < float(inputs.max()) <= 1
+
+
+BAD = [
+    (
+        f"{LINEAR}    return nn.Linear(7, num_classes)",
+        {},
+        "does not take a batch of shape .2, 6. from .*blobs: Runtime",
+    ),
+    (
+        f"{LINEAR}    return nn.Linear(6, 3)",
+        {},
+        r"returns .2, 3. for 2 samples; expected logits of shape .2, 4 or more",
+    ),
+    (
+        f"{LINEAR}    net.criterion = nn.CrossEntropyLoss(reduction='none')\n    return net",
+        {},
+        "returns .2,.; expected",
+    ),
+    (
+        f"{LINEAR}    net.criterion = nn.CrossEntropyLoss\n    return net",
+        {"label_smoothing": 0.1},
+        "carries its own crit",
+    ),
+    (f"{LINEAR}    return net", {"num_classes": 3}, "num_classes is 3 and .*blobs has 4 classes; expected at least as"),
+    (f"{LINEAR}    return net", {"holdout": 0.0}, "holdout is 0; training chooses its best epoch"),
+    (f"{LINEAR}    net.regime = 3\n    return net", {}, "the model's regime is a int"),
+]
+
+
+@pytest.mark.parametrize(("body", "changes", "text"), BAD)
+def test_what_does_not_fit_is_told_at_once(body, changes, text, net):
+    with pytest.raises((ValueError, TypeError), match=text):
+        prepare(net(body, **changes))
+
+
+def test_more_outputs_than_classes(net):
+    assert prepare(net(f"{LINEAR}    return net", num_classes=9)).network.out_features == 9
+
+
+def test_the_trial_leaves_the_network_as_it_was(net):
+    body = (
+        "def model(num_classes, input_shape):\n"
+        "    return nn.Sequential(nn.LazyLinear(8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, num_classes))"
+    )
+    state = torch.get_rng_state()
+    one, other = posed(net(body)).network, posed(net(body)).network
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one.training
+    assert int(one[1].num_batches_tracked) == 0
+    assert torch.equal(one[0].weight, other[0].weight)
+
+
+def test_noise_for_nothing_warns(net):
+    from smoothout.train.loop import describe
+
+    run = prepare(net(f"{LINEAR}    net.quiet_parameters = ['weight', 'bias']\n    return net", strength=0.1))
+    with pytest.warns(RuntimeWarning, match="strength is 0.1 and no weight gets noise"):
+        describe(run)
