@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo choose test lint types clean
+.PHONY: help install demo choose docs test lint types clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ demo: install  ## train small batch, large batch and both with noise, 5 seeds ea
 
 choose: install  ## choose the demo's strengths on the hold-out again (about ten minutes)
 	$(BIN)/python experiments/demo/choose.py
+
+docs: install  ## write the pages that are made from tables in the code
+	$(BIN)/python -c "from smoothout.original.options import markdown; print(markdown(), end='')" > docs/options.md
 
 test: install  ## run all tests
 	$(BIN)/python -m pytest

@@ -138,5 +138,11 @@ def test_what_cannot_be_perturbed_is_refused():
     complex_ = nn.ParameterDict({"phase": nn.Parameter(torch.zeros(2, dtype=torch.complex64))})
     with pytest.raises(TypeError, match="'phase' is a Tensor of torch.complex64; expected a plain real tensor"):
         SmoothOut(complex_, 0.1)
+    with pytest.raises(
+        TypeError, match=r"expected a model or pairs .*, got a SGD. Pass the model itself: no optimizer"
+    ):
+        SmoothOut(torch.optim.SGD(nn.Linear(2, 2).parameters()), 0.1)
+    with pytest.raises(TypeError, match=r"exclude is a list; expected a function .*For names: exclude=lambda"):
+        SmoothOut(nn.Linear(2, 2), 0.1, exclude=["bias"])
     with pytest.raises(TypeError, match="nn.DataParallel.*Use DistributedDataParallel"):
         SmoothOut(nn.DataParallel(nn.Linear(2, 2)), 0.1)

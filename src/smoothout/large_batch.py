@@ -24,7 +24,7 @@ def partition(samples: int, size: int) -> list[int]:
     """
     _checks.whole("samples", samples, at_least=0)
     _checks.whole("size", size, at_least=1)
-    whole, rest = divmod(samples, size)
+    whole, rest = samples // size, samples % size  # torch.compile has no divmod of a symbolic size
     pieces = [size] * whole
     if rest == 1 and pieces:
         pieces[-1] += 1

@@ -112,6 +112,11 @@ class SmoothOut:
         self._scale: Scale = scale
         self._distribution: Distribution = distribution
         self._one_dimensional: OneDimensional = one_dimensional
+        if not callable(exclude):
+            raise TypeError(
+                f"exclude is a {type(exclude).__name__}; expected a function (name, module, parameter) -> bool. "
+                f"For names: exclude=lambda name, module, parameter: name in names."
+            )
         self._exclude = exclude
         self._denoise = denoise
         self._total_steps = total_steps
@@ -129,8 +134,13 @@ class SmoothOut:
         if isinstance(model_or_named_parameters, nn.Module):
             _refuse_data_parallel(model_or_named_parameters)
             self._source = model_or_named_parameters
-        else:
+        elif isinstance(model_or_named_parameters, Iterable):
             self._source = list(model_or_named_parameters)
+        else:
+            raise TypeError(
+                f"expected a model or pairs (name, parameter), got a {type(model_or_named_parameters).__name__}. "
+                f"Pass the model itself: no optimizer is wrapped."
+            )
         self._updates = 0
         self._streams = 0
         self._open: _Block | None = None

@@ -122,7 +122,7 @@ def test_flags_that_leave_the_weights_alone(base, capsys):
         assert settings(name) == base["settings"] | changes
         assert same(weights(name), base["weights"])
         if name == "dropout":
-            assert "notice: --dropout has no effect in main_gbn: no effect in the original" in printed.err
+            assert "notice: --dropout has no effect in main_gbn: No effect in the original, which" in printed.err
         assert printed.out.count("of this epoch so far") == (4 if name == "p" else 0)
     assert "torch finds no CUDA device; this runs on the CPU" in printed.err
     assert (Path("TrainingResults") / "save_all" / "checkpoints" / "epoch-1").is_dir()

@@ -8,6 +8,7 @@ import torch
 from original_files import network, write
 from PIL import Image
 from published_files import publish, write_cifar
+from safetensors.torch import load_file
 
 from smoothout.cli.main import main
 from smoothout.original.__main__ import run
@@ -72,7 +73,7 @@ def test_training_on_its_default_data(here, monkeypatch, capsys):
     words = ["main_gbn.py", "--epochs", "1", "-b", "32", "-mb", "16", "--model_config", "{'depth': 8}", "--save", "a"]
     assert run([*words, "--ss", "0.01"]) == 0
     log = Path("TrainingResults/a/log.txt").read_text()
-    assert "data: cifar10, 45 train, 5 hold-out, 10 test samples of 3x32x32, 10 classes" in log
+    assert "data: cifar10 (data folder: pytorch-gen), 45 train, 5 hold-out, 10 test samples of 3x32x32" in log
     assert "optimizer: SGD (the model's regime), lr 0.1 (the model's regime)" in log
 
 
@@ -118,6 +119,18 @@ def test_its_model_file_runs(here):
     rates = [line.split(",")[10] for line in Path("runs/mine/metrics.csv").read_text().splitlines()]
     assert rates[0] == "lr"
     assert [float(rate) for rate in rates[1:]] == [1e-2] * 15 + [1e-3]
+
+
+def test_an_alexnet_trains_by_its_own_transform(here):
+    photographs(here / "data" / "imagenet", count=4)
+    words = ["--dataset", "imagenet", "--model", "alexnet", "--batch-size", "4", "--ghost-batch-size", "2"]
+    words += ["--epochs", "1", "--workers", "0", "--num-classes", "1000", "--strength", "0.001"]
+    # Its own transform crops to the input size after resizing by 256 / 224.
+    assert main(["train", *words, "--input-size", "72", "--name", "small"]) == 0
+    log = Path("runs/small/log.txt").read_text()
+    assert "samples of 3x72x72, 2 classes" in log
+    assert "weight_decay 0.0005 (the model's regime)" in log
+    assert len(load_file("runs/small/checkpoints/last/model.safetensors")["classifier.8.bias"]) == 1000
 
 
 def test_an_old_checkpoint_is_evaluated_and_trained_on(here, capsys, monkeypatch):

@@ -17,7 +17,6 @@ PROGRAMS = {
 }
 _ALL = tuple(PROGRAMS)
 _TRAIN = ("main_gbn", "main_normal")
-_NO_EFFECT = "no effect in the original"
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,14 @@ OPTIONS: tuple[Option, ...] = (
         "not given. Default here without a regime: 1e-4.",
         kind=float,
     ),
-    _row("--dropout", None, "", f"{_NO_EFFECT}: parsed, never used.", programs=("main_gbn", "evaluate"), kind=float),
+    _row(
+        "--dropout",
+        None,
+        "",
+        "No effect in the original, which never used it.",
+        programs=("main_gbn", "evaluate"),
+        kind=float,
+    ),
     _row(
         "--sharpness-smoothing --ss",
         {"": 0.0, "visualize_sharpness": 1e-4, "visualize2_sharpness": 1e-4},
@@ -293,8 +299,9 @@ def markdown() -> str:
         "",
         "`python -m smoothout.original PROGRAM ...` takes the flags of the original's "
         f"{', '.join(f'`{program}.py`' for program in PROGRAMS)}, prints the command of ours that they make, and "
-        "runs it. An empty column means: the flag is parsed and has no effect there (nor had it in the original, "
-        "where no note says otherwise).",
+        "runs it. The columns name the option of `smoothout train`, `evaluate`, `landscape` and `sharpness` that a "
+        "flag becomes; the last two commands are not in this version, so their programs print the command and stop. "
+        "`none`: the program parses the flag and does nothing with it, as in the original. `-`: it has no such flag.",
         "",
         "| original | default | train | evaluate | landscape | sharpness | notes |",
         "|---|---|---|---|---|---|---|",
@@ -309,11 +316,9 @@ def markdown() -> str:
             for command in ("train", "evaluate", "landscape", "sharpness")
         ]
         missing = [program for program in _TRAIN if program not in option.programs]
-        only = f"Not in {missing[0]}. " if len(missing) == 1 else ""
-        lines.append(f"| {', '.join(names)} | {_defaults(option)} | {' | '.join(cells)} | {only}{option.note} |")
+        note = f"{f'Not in {missing[0]}. ' if len(missing) == 1 else ''}{option.note}".strip()
+        lines.append(f"| {', '.join(names)} | {_defaults(option)} | {' | '.join(cells)} | {note} |")
     lines += [
-        "",
-        "`none`: parsed by that program, without effect. `-`: that program has no such flag.",
         "",
         "Without a flag: gradients are clipped at an L2 norm of 5 (`--clip`), `main_normal` has seed 123 (`--seed`).",
     ]

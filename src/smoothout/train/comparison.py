@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
@@ -175,7 +176,11 @@ def _run(path: Path, settings: Settings) -> RunResult:
         return read_run(path / "result.json")
     resume = (path / "config.json").is_file()
     folder = RunFolder.open(path) if resume else RunFolder.create(path, settings, overwrite=True)
-    return train(prepare(settings), folder, Silent(folder), resume=resume)
+    try:
+        return train(prepare(settings), folder, Silent(folder), resume=resume)
+    except Exception:
+        folder.log(traceback.format_exc())  # the comparison itself shows one line
+        raise
 
 
 def _outcome(arm: str, seed: int, future: "Future[RunResult]") -> Outcome:

@@ -27,6 +27,7 @@ from smoothout.train.plan import Plan, make_plan
 from smoothout.train.problem import Loss, pose
 from smoothout.train.regime import Phase
 from smoothout.train.run_folder import RunFolder
+from smoothout.train.user_code import is_user_code
 from smoothout.weights import exclude_batch_norm, exclude_nothing
 
 # What tells the uses of a run's seed apart.
@@ -294,9 +295,10 @@ def describe(run: Run) -> list[str]:
     """What the run is, in lines for the log."""
     plan, batches, settings = run.plan, run.settings.batches, run.settings
     weights = sum(parameter.numel() for parameter in run.network.parameters())
+    where = "" if is_user_code(settings.data.dataset) else f" (data folder: {settings.data.folder})"
     ghosts = -(-batches.batch_size // batches.ghost_batch_size)
     return [
-        f"data: {settings.data.dataset}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
+        f"data: {settings.data.dataset}{where}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
         f"{len(run.dataset.test)} test samples of {'x'.join(map(str, run.dataset.input_shape))}, "
         f"{run.dataset.classes} classes",
         f"model: {settings.network.model}, {weights:,} weights"
