@@ -24,7 +24,7 @@ from smoothout.ghost_norm import convert_ghost_batchnorm
 from smoothout.large_batch import ghost_batches
 from smoothout.train.models.resnet import CifarResNet
 
-GHOSTS, PAIRS, SIZES = 16, 5, (8, 16, 32, 64, 128)
+GHOSTS, PAIRS, SIZES = 16, 5, (8, 16, 32, 64)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -138,10 +138,13 @@ def test_an_old_checkpoint_is_evaluated_and_trained_on(here, capsys, monkeypatch
     publish(monkeypatch, "CIFAR10", here / "data" / "cifar-10-batches-py")
     old = network("resnet", (3, 32, 32), 10, config={"depth": 8})
     path = write(here / "model_best.pth.tar", "resnet", old, config="{'depth': 8}", relu_noise=True)
-    assert main(["evaluate", str(path), "--dataset", "cifar10", "--split", "all"]) == 2
+    assert main(["evaluate", str(path), "--dataset", "cifar10", "--split", "holdout"]) == 2
     assert "there are no samples" in capsys.readouterr().err  # nothing was held out from it
-    assert main(["evaluate", str(path), "--dataset", "cifar10"]) == 0
-    assert "│ test" in capsys.readouterr().out
+    assert main(["evaluate", str(path), "--dataset", "cifar10", "--split", "all"]) == 0
+    printed = capsys.readouterr().out
+    assert "│ test  │      10 │" in printed
+    assert "│ train │      50 │" in printed
+    assert "holdout" not in printed
     words = ["train", "--dataset", "cifar10", "--model", "resnet", "--model-config", "{'depth': 8}", "--epochs", "1"]
     assert main([*words, "--batch-size", "32", "--ghost-batch-size", "16", "--weights", str(path), "--name", "on"]) == 0
     assert f"from {path}" in Path("runs/on/log.txt").read_text()

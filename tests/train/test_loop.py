@@ -54,7 +54,7 @@ def settings(**changes):
 
 
 def run(path, chosen, watcher=None, resume=False):
-    prepared = prepare(chosen)
+    prepared = prepare(chosen, resume=resume)
     folder = RunFolder.open(path) if resume else RunFolder.create(path, chosen)
     result = train(prepared, folder, watcher or Watcher(), resume=resume)
     return folder, result
@@ -97,6 +97,89 @@ def test_equals_a_loop_written_by_hand(tmp_path):
             optimizer.zero_grad()
             step += 1
     assert equal(weights(folder), model.state_dict())
+
+
+REGIME = """
+def model(num_classes, input_shape):
+    from torch import nn
+    net = nn.Linear(*input_shape, num_classes)
+    net.regime = lambda epoch: [
+        {"optimizer": "SGD", "lr": 0.1, "momentum": 0.9},
+        {"lr": 0.05},
+        {"optimizer": "Adam", "lr": 0.02, "betas": (0.5, 0.9)},
+        {"weight_decay": 0.1},
+    ][epoch]
+    return net
+"""
+
+
+def with_regime(tmp_path, **changes):
+    (tmp_path / "net.py").write_text(REGIME)
+    return settings(model=f"{tmp_path}/net.py:model", lr_rule="none", strength=0.0, ghost_batch_size=64, **changes)
+
+
+def test_a_regime_equals_a_loop_written_by_hand(tmp_path):
+    chosen = with_regime(tmp_path)
+    folder, _ = run(tmp_path / "run", chosen)
+    assert [row.lr for row in folder.metrics()] == [0.1, 0.05, 0.02, 0.02]
+
+    dataset = data.load(chosen.data, 3)
+    model = models.build(chosen.network.model, dataset.input_shape, dataset.classes, 3)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    adam = torch.optim.Adam(model.parameters(), lr=0.02, betas=(0.5, 0.9))
+    for epoch, optimizer in enumerate((sgd, sgd, adam, adam)):  # momentum lasts over the second epoch's start
+        if epoch == 1:
+            sgd.param_groups[0]["lr"] = 0.05
+        if epoch == 3:
+            adam.param_groups[0]["weight_decay"] = 0.1
+        order = torch.randperm(203, generator=torch.Generator().manual_seed(fold(3, _ORDER, epoch) >> 1))
+        for indices in torch.split(order, partition(203, 64)):
+            functional.cross_entropy(model(dataset.train.inputs[indices]), dataset.train.targets[indices]).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert equal(weights(folder), model.state_dict())
+
+
+@pytest.mark.parametrize("stop_after", [6, 9, 14])  # in the second, third and fourth epoch
+def test_a_regime_resumes_exactly(stop_after, tmp_path):
+    whole, _ = run(tmp_path / "whole", with_regime(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", with_regime(tmp_path), Watcher(stop_after=stop_after))
+    parts, _ = run(tmp_path / "parts", with_regime(tmp_path), resume=True)
+    assert equal(weights(whole), weights(parts))
+
+
+def test_start_epoch_counts_epochs_as_done(tmp_path):
+    chosen = settings(start_epoch=2, noise_schedule="tanh")
+    folder, result = run(tmp_path / "run", chosen)
+    whole, _ = run(tmp_path / "whole", settings(noise_schedule="tanh"))
+    assert [row.epoch for row in folder.metrics()] == [3, 4]
+    assert [row.updates for row in folder.metrics()] == [12, 16]
+    assert [(row.strength, row.lr) for row in folder.metrics()] == [
+        (row.strength, row.lr) for row in whole.metrics()[2:]
+    ]
+    assert result.updates == 16
+
+
+def test_weights_of_a_checkpoint_are_the_start(tmp_path):
+    first, _ = run(tmp_path / "first", settings(epochs=1))
+    chosen = settings(epochs=2, weights=tmp_path / "first" / "checkpoints" / "last")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", chosen, Watcher(stop_after=6))
+    assert equal(weights(RunFolder.open(tmp_path / "parts"), "initial"), weights(first))
+    whole, _ = run(tmp_path / "whole", chosen)
+    (tmp_path / "first").rename(tmp_path / "gone")
+    prepared = prepare(chosen, resume=True)  # needs it no more
+    train(prepared, RunFolder.open(tmp_path / "parts"), Watcher(), resume=True)
+    assert equal(weights(RunFolder.open(tmp_path / "parts")), weights(whole))
+
+
+def test_every_epoch_is_kept_on_request(tmp_path):
+    folder, _ = run(tmp_path / "run", settings(epochs=3, save_all=True, checkpoint_every=3))
+    kept = [weights(folder, f"epoch-{epoch}") for epoch in (1, 2, 3)]
+    assert equal(kept[2], weights(folder))
+    assert not equal(kept[0], kept[1])
 
 
 def test_images_are_augmented_and_normalised_by_ghost_batch(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         if (path / "result.json").is_file():
             print(f"{path} is finished; see {path / 'metrics.csv'}.")
             return 0
-        prepared = prepare(settings, track=output.track, logging_dir=path)
+        prepared = prepare(settings, track=output.track, logging_dir=path, resume=True)
     else:
         settings = chosen.settings
         RunFolder.refuse_existing(path, overwrite=output.overwrite)

@@ -177,7 +177,7 @@ def _run(path: Path, settings: Settings) -> RunResult:
     resume = (path / "config.json").is_file()
     folder = RunFolder.open(path) if resume else RunFolder.create(path, settings, overwrite=True)
     try:
-        return train(prepare(settings), folder, Silent(folder), resume=resume)
+        return train(prepare(settings, resume=resume), folder, Silent(folder), resume=resume)
     except Exception:
         folder.log(traceback.format_exc())  # the comparison itself shows one line
         raise

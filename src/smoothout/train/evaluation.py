@@ -86,7 +86,7 @@ def evaluate(
 
     Args:
         path: A checkpoint's folder, or a run's for its best one.
-        splits: Of train, holdout and test.
+        splits: Of train, holdout and test; of several, those without samples are left out.
         conditions: Noise and augmentation; without either one pass is made, whatever ``draws`` says.
         model, dataset: Replace what the checkpoint names; needed for code in files, and for the data of a
             checkpoint of the original program.
@@ -113,6 +113,8 @@ def evaluate(
     found = []
     with torch.autocast(device.type, half, enabled=half is not None):
         for split in splits:
+            if len(splits) > 1 and len(problem.dataset.split(split)) == 0:
+                continue  # nothing was held out from a checkpoint of the original program
             draws = range(conditions.draws if conditions.strength > 0 or conditions.augment else 1)
             risks = [_draw(problem, split, smoother, conditions, draw) for draw in draws]
             found.append(_summarise(folder, split, risks, relative_noise))

@@ -212,13 +212,20 @@ def _finite(seen: Risk, progress: Progress) -> Risk:
     return seen
 
 
-def prepare(settings: Settings, *, track: Sequence[trackers.Tracker] = (), logging_dir: Path | None = None) -> Run:
+def prepare(
+    settings: Settings,
+    *,
+    track: Sequence[trackers.Tracker] = (),
+    logging_dir: Path | None = None,
+    resume: bool = False,
+) -> Run:
     """Make everything that a run needs; equal settings give equal objects.
 
     Args:
         settings: Of the run.
         track: Trackers that are told every epoch's row.
         logging_dir: Where those that write files do so.
+        resume: Whether :func:`train` will be called with it; then the checkpoint in ``weights`` is not read again.
     """
     if settings.data.holdout == 0:
         raise ValueError("holdout is 0; training chooses its best epoch on held-out samples. Leave --holdout out.")
@@ -226,7 +233,7 @@ def prepare(settings: Settings, *, track: Sequence[trackers.Tracker] = (), loggi
     noise, seed = settings.noise, settings.schedule.seed
     problem = pose(settings, accelerator.device)
     network = problem.network
-    if settings.network.weights is not None:
+    if settings.network.weights is not None and not resume:
         checkpoint.load_weights(checkpoint.find(settings.network.weights), network)
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     first = plan.regime.phases[settings.schedule.start_epoch]
