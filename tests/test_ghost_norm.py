@@ -263,6 +263,8 @@ def test_ghost_batches_without_variance(samples, size):
 
 
 def test_inputs_of_a_wrong_shape():
+    with pytest.raises(ValueError, match=r"an input of shape \(8, 1\) has 1 channels; expected 3, the num_features"):
+        GhostBatchNorm1d(3, ghost_batch_size=4, affine=False)(torch.randn(8, 1))
     with pytest.raises(ValueError, match="expected 4D input"):
         GhostBatchNorm2d(3, ghost_batch_size=4)(torch.zeros(4, 3))
 

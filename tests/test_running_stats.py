@@ -178,6 +178,12 @@ def test_a_layer_that_no_batch_reaches_keeps_its_statistics():
     assert not torch.equal(model[1].running_mean, before["1.running_mean"])
 
 
+def test_a_layer_that_is_called_by_keyword():
+    norm = nn.BatchNorm1d(2)
+    recompute_running_stats(norm, [torch.arange(8.0).view(4, 2)], lambda layer, x: layer(input=x))
+    assert norm.running_mean.tolist() == [3.0, 4.0]
+
+
 def test_a_compiled_model():
     model, batches = network(), ragged()
     expected = copy.deepcopy(model)

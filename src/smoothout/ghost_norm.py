@@ -143,6 +143,11 @@ class _GhostBatchNorm(_BatchNorm):
         if not self.training and self.running_mean is not None:
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        if input.shape[1] != self.num_features:
+            raise ValueError(
+                f"an input of shape {tuple(input.shape)} has {input.shape[1]} channels; expected {self.num_features}, "
+                f"the num_features of the layer."
+            )
         if len(input) == 0 or input[0, 0].numel() * min(partition(len(input), self.ghost_batch_size)) == 1:
             raise ValueError(
                 f"an input of shape {tuple(input.shape)} in ghost batches of {self.ghost_batch_size} leaves a ghost "
@@ -213,7 +218,8 @@ class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
 
     or the plain average over all ghost batches so far if momentum is None; num_batches_tracked grows by K. In
     evaluation it is BatchNorm; without running statistics the ghost batches are normalised as in training.
-    Statistics of half precision inputs are taken in float32. It is a BatchNorm to ``isinstance`` and has its
+    Statistics of half precision inputs are taken in float32. Reverse-mode gradients of any order; no forward-mode
+    ones, no vmap. It is a BatchNorm to ``isinstance`` and has its
     ``state_dict``.
 
     Source: Hoffer et al. 2017, arXiv 1705.08741, algorithm 1; the weights of its printed running average do not

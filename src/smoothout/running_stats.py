@@ -52,9 +52,10 @@ class _Pool:
     mean: Tensor | float = 0.0
     squares: Tensor | float = 0.0
 
-    def add(self, _norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def add(self, _norm: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         """A forward pre-hook; takes the values (B, C, ...) that the layer is about to normalise."""
-        values = inputs[0].float() if inputs[0].dtype in {torch.float16, torch.bfloat16} else inputs[0]
+        values = inputs[0] if inputs else named["input"]
+        values = values.float() if values.dtype in {torch.float16, torch.bfloat16} else values
         over = [0, *range(2, values.dim())]
         variance, mean = torch.var_mean(values, over, correction=0)
         more = values.numel() // values.shape[1]
@@ -115,7 +116,7 @@ def recompute_running_stats(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_only_norms_train(model))
         for norm, pool in pools.items():
-            stack.callback(norm.register_forward_pre_hook(pool.add).remove)
+            stack.callback(norm.register_forward_pre_hook(pool.add, with_kwargs=True).remove)
         for batch in batches:
             (call or _run)(model, batch)
             count += 1

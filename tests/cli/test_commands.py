@@ -46,7 +46,7 @@ def test_help_of_a_command(command, capsys):
 def test_train_evaluate_resume(capsys, here):
     assert main(["train", *CODE, *SMALL, "--name", "a", "--strength", "0.05"]) == 0
     printed = capsys.readouterr().out
-    assert "learning rate: 0.08165 = 0.05 by rule 'sqrt' from base batch 24" in printed
+    assert "learning rate: 0.08165 = 0.05 (default) by rule 'sqrt' from base batch 24" in printed
     assert "epoch 2/2" in printed
     assert "\x1b" not in printed  # plain lines in a pipe
     run = here / "runs" / "a"

@@ -74,10 +74,12 @@ def test_training_on_its_default_data(here, monkeypatch, capsys):
     assert run([*words, "--ss", "0.01"]) == 0
     log = Path("TrainingResults/a/log.txt").read_text()
     assert "data: cifar10 (data folder: pytorch-gen), 45 train, 5 hold-out, 10 test samples of 3x32x32" in log
-    assert "optimizer: SGD (the model's regime), lr 0.1 (the model's regime)" in log
+    assert "optimizer: SGD (the model's regime), momentum 0.9 (the model's regime)" in log
+    assert "learning rate: 0.1414 = 0.1 (the model's regime) by rule 'sqrt' from base batch 16" in log
 
 
-# The example of the original's README, its `...` filled in; the indentation of its last lines is as it stands there.
+# The example of the original's README, its `...` filled in, imports added, and the stray space before its last
+# function taken out, with which Python would not read it.
 EXAMPLE = """
 from torch import nn
 from torchvision import transforms
@@ -115,7 +117,7 @@ def test_its_model_file_runs(here):
     log = Path("runs/mine/log.txt").read_text()
     assert "samples of 3x200x200" in log
     assert "weight_decay 0.0005 (the model's regime)" in log
-    assert "then: from epoch 16 lr 0.001, weight_decay 0 (the model's regime)" in log
+    assert "then: from epoch 16 lr 0.001 (the model's regime), weight_decay 0 (the model's regime)" in log
     rates = [line.split(",")[10] for line in Path("runs/mine/metrics.csv").read_text().splitlines()]
     assert rates[0] == "lr"
     assert [float(rate) for rate in rates[1:]] == [1e-2] * 15 + [1e-3]
@@ -145,6 +147,8 @@ def test_an_old_checkpoint_is_evaluated_and_trained_on(here, capsys, monkeypatch
     assert "│ test  │      10 │" in printed
     assert "│ train │      50 │" in printed
     assert "holdout" not in printed
+    assert run(["evaluate", "--evaluate", str(path), "-b", "5", "--ss", "0.01"]) == 0
+    assert "│ test  │      10 │" in capsys.readouterr().out
     words = ["train", "--dataset", "cifar10", "--model", "resnet", "--model-config", "{'depth': 8}", "--epochs", "1"]
     assert main([*words, "--batch-size", "32", "--ghost-batch-size", "16", "--weights", str(path), "--name", "on"]) == 0
     assert f"from {path}" in Path("runs/on/log.txt").read_text()

@@ -126,5 +126,17 @@ def test_run_folders_are_not_overwritten_by_accident(tmp_path):
     with pytest.raises(FileExistsError, match="was not made by smoothout; it is not overwritten"):
         RunFolder.create(foreign, Settings(), overwrite=True)
     assert (foreign / "cat.jpg").exists()
-    with pytest.raises(FileNotFoundError, match=r"holds no run .no config.json.; start it without --resume"):
+    with pytest.raises(FileNotFoundError, match="holds no run; expected a folder with config.json that is no"):
         RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["timm:resnet10t", "torchvision:resnet18"])
+def test_a_stored_config_fetches_no_weights(model, tmp_path):
+    argument = "{'pretrained': True}" if model.startswith("timm") else "{'weights': 'DEFAULT'}"
+    settings = Settings().replace(model=model, model_config=argument)
+    checkpoint.save(tmp_path / "c", nn.Linear(3, 2), settings, {})
+    with pytest.raises(PermissionError, match="it fetches weights. Read it, then name it again: --model-config "):
+        checkpoint.load_settings(tmp_path / "c")
+    assert checkpoint.load_settings(tmp_path / "c", model_config=argument) == settings
+    harmless = checkpoint.load_settings(tmp_path / "c", model_config="{}")
+    assert harmless.network.arguments == {}

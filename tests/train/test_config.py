@@ -55,6 +55,7 @@ def test_other_schemas_and_settings_are_refused():
         ({"model_config": "depth=20"}, r"model_config is 'depth=20'; expected a dict of names and values"),
         ({"model_config": "[1]"}, "model_config is .*expected a dict"),
         ({"milestones": (3,), "lr_schedule": "cosine"}, "lr_schedule is 'cosine' and milestones are given"),
+        ({"lr_decay": 0.5, "lr_schedule": "cosine"}, "lr_schedule is 'cosine' and lr_decay is given"),
         ({"regime_multiplier": 0}, "regime_multiplier is 0"),
     ],
 )

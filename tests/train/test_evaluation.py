@@ -10,7 +10,8 @@ from smoothout.train import checkpoint
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import in_order
 from smoothout.train.evaluation import Conditions, evaluate
-from smoothout.train.loop import prepare, train
+from smoothout.train.loop import train
+from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder
 
 USER = Path(__file__).with_name("user_code.py")

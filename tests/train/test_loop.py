@@ -16,8 +16,9 @@ from smoothout.noise.philox import fold
 from smoothout.train import data, models
 from smoothout.train.config import Settings
 from smoothout.train.data.images import PadCropFlip, normaliser
-from smoothout.train.loop import _NOISE, _ORDER, _STEP, prepare, train
+from smoothout.train.loop import _ORDER, _STEP, train
 from smoothout.train.regime import optimizers
+from smoothout.train.run import NOISE, prepare
 from smoothout.train.run_folder import RunFolder
 
 USER = Path(__file__).with_name("user_code.py")
@@ -88,7 +89,7 @@ def test_equals_a_loop_written_by_hand(tmp_path):
             for k, indices in enumerate(ghosts):
                 for copy in range(2):
                     torch.default_generator.manual_seed(fold(3, _STEP, step, k) >> 1)
-                    with by_hand(model, 0.05, (fold(3, _NOISE), step, k, copy), left_out=("1.weight", "1.bias")):
+                    with by_hand(model, 0.05, (fold(3, NOISE), step, k, copy), left_out=("1.weight", "1.bias")):
                         logits = model(dataset.train.inputs[indices])
                         loss = functional.cross_entropy(logits, dataset.train.targets[indices])
                         (loss * (len(indices) / samples / 2)).backward()
@@ -175,6 +176,14 @@ def test_weights_of_a_checkpoint_are_the_start(tmp_path):
     assert equal(weights(RunFolder.open(tmp_path / "parts")), weights(whole))
 
 
+def test_weights_are_taken_also_where_the_start_was_interrupted(tmp_path):
+    first, _ = run(tmp_path / "first", settings(epochs=1))
+    chosen = settings(epochs=1, weights=tmp_path / "first" / "checkpoints" / "last")
+    RunFolder.create(tmp_path / "run", chosen)  # and nothing else was written
+    resumed, _ = run(tmp_path / "run", chosen, resume=True)
+    assert equal(weights(resumed, "initial"), weights(first))
+
+
 def test_every_epoch_is_kept_on_request(tmp_path):
     folder, _ = run(tmp_path / "run", settings(epochs=3, save_all=True, checkpoint_every=3))
     kept = [weights(folder, f"epoch-{epoch}") for epoch in (1, 2, 3)]
@@ -193,7 +202,7 @@ def test_images_are_augmented_and_normalised_by_ghost_batch(tmp_path, monkeypatc
     model = models.build("cifar10_shallow", (1, 9, 9), 4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=prepared.plan.lr(0), momentum=0.9, weight_decay=5e-4)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(fold(3, _ORDER, 0) >> 1))
-    smoother = SmoothOut(model, 0.05, seed=fold(3, _NOISE))
+    smoother = SmoothOut(model, 0.05, seed=fold(3, NOISE))
     for step, indices in enumerate(torch.split(order, partition(60, 64))):
         for k, part in enumerate(ghost_batches(indices, size=24)):
             torch.default_generator.manual_seed(fold(3, _STEP, step, k) >> 1)

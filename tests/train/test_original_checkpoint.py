@@ -35,7 +35,6 @@ def test_weights_come_back(case, tmp_path):
     found = read(path)
     assert (found.model, found.epoch) == (name, 90)
     assert found.config == options.get("config", {})
-    assert found.regime[81] == {"lr": 0.04}
     loaded = network(name, shape, classes, **options)
     with torch.no_grad():
         for value in loaded.parameters():
@@ -94,6 +93,41 @@ def test_other_files_are_refused(tmp_path):
     path.write_text("no pickle")
     with pytest.raises(ValueError, match="Expected a model_best.pth.tar of the original program"):
         read(path)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = write(tmp_path / "model_best.pth.tar", "mnist_f1", network("mnist_f1", (1, 2, 2), 3))
+    whole = path.read_bytes()
+    for length in (0, 1, 100, 400, 3000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="cannot be read|can be read safely") as told:
+            read(path)
+        assert "weights_only" not in str(told.value)  # no advice to load it unsafely
+
+
+GOOD = {"epoch": 1, "model": "resnet", "config": "", "state_dict": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"epoch": None}, "holds epoch: NoneType, model: str, state_dict: dict; expected a number, a name and a dict"),
+        ({"state_dict": []}, "holds epoch: int, model: str, state_dict: list; expected"),
+        ({"state_dict": {"weight": 1}}, "expected a number, a name and a dict of tensors"),
+        ({"config": "depth=20"}, "has the model config 'depth=20'; expected a dict"),
+        ({"config": "[1]"}, "has the model config .* expected a dict"),
+    ],
+)
+def test_other_contents_are_refused(change, text, tmp_path):
+    torch.save(GOOD | change, tmp_path / "model_best.pth.tar")
+    with pytest.raises(ValueError, match=text):
+        read(tmp_path / "model_best.pth.tar")
+
+
+def test_layers_that_are_called_feats_stay():
+    state = {"feats.0.weight": torch.ones(2), "head.weight": torch.zeros(2), "noise": torch.ones(1)}
+    assert translate(state).keys() == state.keys()
+    assert translate(state | {"conv.weight": torch.ones(2)}).keys() == {"head.weight", "noise", "conv.weight"}
 
 
 def test_half_precision_becomes_single():

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from smoothout.train.config import Settings
-from smoothout.train.loop import prepare
 from smoothout.train.problem import pose
+from smoothout.train.run import prepare
 
 BLOBS = __file__.replace("test_problem.py", "user_code.py:blobs")
 PICTURES = """
@@ -95,7 +95,7 @@ BAD = [
     (
         f"{LINEAR}    return nn.Linear(7, num_classes)",
         {},
-        "does not take a batch of shape .2, 6. from .*blobs: Runtime",
+        "does not take a batch of shape .2, 6. and type .* from",
     ),
     (
         f"{LINEAR}    return nn.Linear(6, 3)",
@@ -124,6 +124,26 @@ def test_what_does_not_fit_is_told_at_once(body, changes, text, net):
         prepare(net(body, **changes))
 
 
+def test_transforms_that_do_not_fit_are_told_at_once(net):
+    for split in ("train", "eval"):
+        body = (
+            TRANSFORMS
+            + "\nwell = model\ndef model(num_classes, input_shape):\n    net = well(num_classes, input_shape)\n"
+        )
+        body += f"    net.input_transform[{split!r}] = transforms.Compose([transforms.CenterCrop(10), transforms.ToTensor()])\n"
+        with pytest.raises(ValueError, match=r"does not take a batch of shape .2, 3, 10, 10. and type torch.float32"):
+            posed(net(body + "    return net", "pictures"))
+    body = f"{LINEAR}    net.input_transform = transforms.ToTensor()\n    return net"
+    with pytest.raises(TypeError, match="input_transform is ToTensor; expected a mapping with 'train' and 'eval'"):
+        posed(net(body))
+
+
+def test_bytes_that_nothing_makes_floats_of(net):
+    body = "def model(num_classes, input_shape):\n    return nn.Sequential(nn.Flatten(), nn.Linear(432, num_classes))"
+    with pytest.raises(ValueError, match=r"and type torch.uint8 from .*:pictures: .*data of another form"):
+        posed(net(body, "pictures"))
+
+
 def test_more_outputs_than_classes(net):
     assert prepare(net(f"{LINEAR}    return net", num_classes=9)).network.out_features == 9
 
@@ -142,7 +162,7 @@ def test_the_trial_leaves_the_network_as_it_was(net):
 
 
 def test_noise_for_nothing_warns(net):
-    from smoothout.train.loop import describe
+    from smoothout.train.run import describe
 
     run = prepare(net(f"{LINEAR}    net.quiet_parameters = ['weight', 'bias']\n    return net", strength=0.1))
     with pytest.warns(RuntimeWarning, match="strength is 0.1 and no weight gets noise"):

@@ -66,6 +66,7 @@ def test_adaptation_stretches_milestones():
         ({"lr": 0.2}, [0.2] * 15 + [0.02] * 5),  # the regime's course, at the given rate
         ({"milestones": (10,)}, [1e-2] * 10 + [1e-3] * 10),
         ({"lr": 1.0, "milestones": (10,), "lr_decay": 0.5}, [1.0] * 10 + [0.5] * 10),
+        ({"lr_decay": 0.5}, [1e-2] * 10 + [5e-3] * 5 + [2.5e-3] * 5),
         ({"lr_schedule": "constant"}, [1e-2] * 20),
         ({"lr_schedule": "cosine", "lr": 3.0}, [3.0] * 20),
         ({"regime": False}, [0.05] * 10 + [0.05 * 0.1] * 5 + [0.05 * 0.1**2] * 5),
@@ -84,7 +85,10 @@ def test_given_momentum_weight_decay_and_optimizer_win_in_every_epoch():
 
 
 def test_another_optimizer_needs_its_own_rate():
-    with pytest.raises(ValueError, match="the optimizer is Adam and the model's regime has a learning rate for SGD"):
+    with pytest.raises(
+        ValueError,
+        match="the optimizer is Adam and the .* has learning rates for SGD; expected",
+    ):
         phases({"optimizer": "Adam"}, SEED_README)
 
 
@@ -119,12 +123,60 @@ def test_rate_zero_cannot_be_scaled():
         phases({"lr": 0.1}, {0: {"lr": 0.0}})
 
 
+LATE = [
+    (
+        {0: {"lr": 0.1}, 1: {"weight_decay": "1e-4"}},
+        "SGD does not take .*in force from epoch 2 on: TypeError",
+    ),
+    ({0: {"lr": 0.1}, 1: {"optimizer": "Adam", "lr": 0.1, "betas": (1.5, 0.9)}}, "Adam does not .*from epoch 2 .*beta"),
+    (
+        {0: {"optimizer": "RMSprop", "lr": 0.1}, 1: {"momentum": 0.9}},
+        "RMSprop does not .*from epoch 2 on: KeyError",
+    ),
+    ({0: {"optimizer": "Adam", "lr": 0.1}, 1: {"amsgrad": True}}, "Adam does not take .*from epoch 2 on: KeyError"),
+    ({0: {"lr": 0.1, "nesterov": True}}, "SGD does not take .*from epoch 1 on: ValueError: Nesterov"),
+]
+
+
+@pytest.mark.parametrize(("regime", "text"), LATE)
+def test_what_an_optimizer_refuses_later_is_told_at_once(regime, text):
+    with pytest.raises(ValueError, match=text):
+        phases(regime=regime)
+
+
+TWO = {0: {"optimizer": "SGD", "lr": 0.1}, 3: {"optimizer": "Adam", "lr": 1e-3}}
+
+
+def test_one_number_does_not_scale_the_rates_of_two_optimizers():
+    with pytest.raises(ValueError, match="the optimizer is SGD and the .* has learning rates for Adam, SGD"):
+        phases({"optimizer": "SGD"}, TWO)
+    with pytest.raises(ValueError, match="lr is 1.0 and the model's regime has rates for Adam, SGD, which one number"):
+        phases({"lr": 1.0}, TWO)
+    assert rates({"lr": 1.0, "lr_schedule": "constant"}, TWO, epochs=4) == [1.0] * 4
+
+
 def test_what_came_from_where_is_told():
-    lines = describe(resolve(Optimization(weight_decay=0.25), SEED_README, 20), factor=2.0)
-    assert lines == [
-        "optimizer: SGD (the model's regime), lr 0.01 (the model's regime), momentum 0.9 (the model's regime), "
-        "weight_decay 0.25 (--weight-decay)",
+    def told(regime, factor=2.0, **options):
+        given = Optimization(**options)
+        return describe(resolve(given, regime, 20), given, factor, "by a rule")
+
+    assert told(SEED_README, weight_decay=0.25) == [
+        "optimizer: SGD (the model's regime), momentum 0.9 (the model's regime), weight_decay 0.25 (--weight-decay)",
+        "learning rate: 0.02 = 0.01 (the model's regime) by a rule",
         "then: from epoch 16 lr 0.002 (the model's regime)",
     ]
-    lines = describe(resolve(Optimization(lr=0.1, lr_schedule="constant"), None, 20), factor=1.0)
-    assert lines == ["optimizer: SGD (default), lr 0.1 (--lr), momentum 0.9 (default), weight_decay 0.0001 (default)"]
+    assert told(SEED_README, lr=1.0, lr_schedule="cosine", warmup_steps=5) == [
+        "optimizer: SGD (the model's regime), momentum 0.9 (the model's regime), "
+        "weight_decay 0.0005 (the model's regime)",
+        "learning rate: 2 = 1 (--lr) by a rule, warm-up over 5 updates (--warmup-steps), cosine (--lr-schedule)",
+        "then: from epoch 16 weight_decay 0 (the model's regime)",
+    ]
+    assert told(SEED_README, milestones=(5,))[2] == (
+        "then: from epoch 6 lr 0.002 (--milestones); from epoch 16 weight_decay 0 (the model's regime)"
+    )
+    assert told(TWO, factor=1.0)[2] == "then: from epoch 4 Adam (the model's regime), lr 0.001 (the model's regime)"
+    assert told(None, factor=1.0) == [
+        "optimizer: SGD (default), momentum 0.9 (default), weight_decay 0.0001 (default)",
+        "learning rate: 0.05 = 0.05 (default) by a rule",
+        "then: from epoch 11 lr 0.005 (default); from epoch 16 lr 0.0005 (default)",
+    ]

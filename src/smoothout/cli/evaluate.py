@@ -41,7 +41,7 @@ class Arguments:
     """Replaces the side in pixels that images are brought to."""
     workers: int | None = None
     """Replaces the number of processes that read images."""
-    download: bool | None = None
+    download: bool = False
     """Fetch the data set if it is not there."""
     precision: Precision | None = None
     """Replaces the precision."""
@@ -55,16 +55,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "evaluate", DESCRIPTION)
     splits = ("train", "holdout", "test") if chosen.split == "all" else (chosen.split,)
-    names = ("data_dir", "model_config", "num_classes", "input_size", "workers", "download", "precision")
-    changes = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
+    names = ("model", "dataset", "data_dir", "model_config", "num_classes", "input_size", "workers", "precision")
+    given = {name: getattr(chosen, name) for name in names} | {"download": chosen.download or None}
     found = evaluate(
         chosen.checkpoint,
         splits,
         chosen.conditions,
-        model=chosen.model,
-        dataset=chosen.dataset,
         device=choose(chosen.device),
-        **changes,
+        **given,
     )
     _print(found, chosen.conditions)
     if chosen.json is not None:

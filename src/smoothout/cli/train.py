@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smoothout.cli.arguments import parse
 from smoothout.results import EpochMetrics, Risk, RunResult
+from smoothout.train.checkpoint import refuse_unnamed
 from smoothout.train.config import Settings
-from smoothout.train.loop import prepare, train
+from smoothout.train.loop import train
 from smoothout.train.plan import Plan
+from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder
 from smoothout.train.trackers import Tracker
-from smoothout.train.user_code import is_user_code
+from smoothout.train.user_code import named_again
 
 DESCRIPTION = "Train a network with ghost batches and weight noise, and evaluate it after every epoch."
 
@@ -79,8 +82,7 @@ def run(arguments: Sequence[str]) -> int:
             show.finished(train(prepared, folder, show, resume=output.resume))
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
-        named = {"dataset": settings.data.dataset, "model": settings.network.model}
-        where += "".join(f" --{option} {name}" for option, name in named.items() if is_user_code(name))
+        where += "".join(f" --{n.replace('_', '-')} {shlex.quote(text)}" for n, text in named_again(settings).items())
         print(f"\nGo on with: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
         raise
     return 0
@@ -89,17 +91,13 @@ def run(arguments: Sequence[str]) -> int:
 def _resumed(arguments: Sequence[str], folder: RunFolder) -> Settings:
     """The stored settings; options given again must agree with them, and code must be named again."""
     stored = folder.settings
-    # Code named by a stored config is not run: without the option these stand there instead.
-    unnamed = {k: "" for k in ("model", "dataset") if is_user_code(stored.flat()[k])}
-    groups = {g.name: getattr(stored.replace(**unnamed), g.name) for g in dataclasses.fields(Settings)}
-    given = parse(Arguments, arguments, "train", DESCRIPTION, default=Arguments(**groups)).settings
-    for name, value in given.flat().items():
-        if name in unnamed and value == "":
-            code = stored.flat()[name]
-            raise PermissionError(
-                f"{folder.path / 'config.json'} names the code {code!r}; code named by a stored config is never "
-                f"run. Read it, then name it again: --{name} {code}."
-            )
+    # What a stored config must not decide alone stands there as nothing, unless an option names it.
+    again = named_again(stored)
+    blank = {name: "{}" if name == "model_config" else "" for name in again}
+    groups = {g.name: getattr(stored.replace(**blank), g.name) for g in dataclasses.fields(Settings)}
+    given = parse(Arguments, arguments, "train", DESCRIPTION, default=Arguments(**groups)).settings.flat()
+    refuse_unnamed(folder.path / "config.json", {n: text for n, text in again.items() if given[n] == blank[n]})
+    for name, value in given.items():
         old = stored.flat()[name]
         if value != old:
             raise ValueError(

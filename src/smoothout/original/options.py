@@ -285,11 +285,6 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 
-def without_effect(option: Option, program: str) -> bool:
-    """Whether a program parses a flag and does nothing with it."""
-    return PROGRAMS[program] not in option.ours
-
-
 def markdown() -> str:
     """The page ``docs/options.md``."""
     lines = [

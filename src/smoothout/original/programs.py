@@ -2,19 +2,20 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from smoothout import _checks
-from smoothout.original.options import OPTIONS, PROGRAMS, Option, without_effect
+from smoothout.original.options import OPTIONS, PROGRAMS, Option
+from smoothout.train.data import DATA_SETS
+from smoothout.train.data.files import DOWNLOADABLE
 from smoothout.train.original_checkpoint import read
 from smoothout.train.user_code import is_user_code
 
 _DATA = Path("pytorch-gen")
-_FETCHED = {"mnist", "cifar10", "cifar100", "stl10"}
 _MODELS = {"wide_WResNet": "wide_resnet"}
 _TYPES = {"FloatTensor": "fp32", "HalfTensor": "fp16"}
 _NORMAL_BASE, _NORMAL_SEED = "256", "123"
@@ -33,6 +34,23 @@ class Command:
     notices: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of a program.
+
+    Attributes:
+        program: Its name.
+        values: Of all its flags, by the names of the rows; defaults included.
+        given: Those that were given.
+        notices: What the user should know; grows while the call is translated.
+    """
+
+    program: str
+    values: Mapping[str, Any]
+    given: Mapping[str, Any]
+    notices: list[str] = field(default_factory=list)
+
+
 def translate(program: str, arguments: Sequence[str]) -> Command:
     """Turn a program of the original and its arguments into a command of ours.
 
@@ -40,20 +58,25 @@ def translate(program: str, arguments: Sequence[str]) -> Command:
         SystemExit: By argparse, which names what it does not know.
         ValueError: For an unknown program, or values that have no meaning here.
     """
-    _checks.known("the program", program.removesuffix(".py"), PROGRAMS)
     program = program.removesuffix(".py")
+    _checks.known("the program", program, PROGRAMS)
     given = _parse(program, arguments)
     values = {option.name: given.get(option.name, option.default_in(program)) for option in _options(program)}
-    notices = [
+    call = Call(program, values, given)
+    command = "evaluate" if PROGRAMS[program] == "train" and values["evaluate"] else PROGRAMS[program]
+    run = _run_to_resume(Path(values["resume"])) if command == "train" and values["resume"] else None
+    if run is not None:
+        call.notices.extend(
+            f"{_option(name).flags[0]} is left out: a resumed run keeps the settings that it was started with."
+            for name in sorted(given.keys() - {"resume", "dataset", "model"})
+        )
+        return Command(("train", *_resume(call, run)), tuple(call.notices))
+    call.notices.extend(
         f"{option.flags[0]} has no effect in {program}: {option.note or 'it had none in the original either.'}"
         for option in _options(program)
-        if option.name in given and without_effect(option, program)
-    ]
-    command = PROGRAMS[program]
-    if command == "train" and values["evaluate"]:
-        command = "evaluate"
-    words = _COMMANDS[command](program, values, given, notices)
-    return Command((command, *words), tuple(notices))
+        if option.name in given and command not in option.ours
+    )
+    return Command((command, *_COMMANDS[command](call)), tuple(call.notices))
 
 
 def _options(program: str) -> list[Option]:
@@ -73,25 +96,17 @@ def _parse(program: str, arguments: Sequence[str]) -> dict[str, Any]:
     return vars(parser.parse_args(list(arguments)))
 
 
-Values = Mapping[str, Any]
-
-
-def _train(program: str, values: Values, given: Values, notices: list[str]) -> list[str]:
-    resumed = _resume(Path(values["resume"]), given.get("start_epoch")) if values["resume"] else []
-    if "--resume" in resumed:
-        code = {name: given[name] for name in ("dataset", "model") if is_user_code(given.get(name, ""))}
-        return [*resumed, *(word for name, value in code.items() for word in (f"--{name}", value))]
-    words = [*_problem(values, given, notices), *resumed]
-    words += ["--results-dir", str(values["results_dir"])]
+def _train(call: Call) -> list[str]:
+    values, given = call.values, call.given
+    words = [*_problem(call), *_weights(call), "--results-dir", str(values["results_dir"])]
     words += ["--epochs", str(values["epochs"]), "--batch-size", str(values["batch_size"])]
-    normal = program == "main_normal"
+    normal = call.program == "main_normal"
     words += ["--ghost-batch-size", str(values["batch_size"] if normal else values["mini_batch_size"])]
     words += ["--base-batch", _NORMAL_BASE, "--seed", _NORMAL_SEED] if normal else []
     words += ["--lr-rule", values.get("lr_fix_policy", "sqrt") if values["lr_bb_fix"] else "none"]
-    words += _optimizer(values, given)
+    words += _optimizer(call)
     uniform = values.get("adapt_type") == "weight"
     for name in (
-        *(() if resumed else ("start_epoch",)),
         *("save", "regime_bb_fix", "regime_bb_multi", "batch_multiplier", "sharpness_smoothing"),
         *(() if uniform else ("noise_type",)),
         *("adapt_type", "smoothing_type", "anneal_index", "tanh_scale", "exclude_bn", "denoise", "relu_noise"),
@@ -102,46 +117,51 @@ def _train(program: str, values: Values, given: Values, notices: list[str]) -> l
     return words
 
 
-def _optimizer(values: Values, given: Values) -> list[str]:
+def _optimizer(call: Call) -> list[str]:
     """Optimizer and rate, where they were given; the original's Adam came with the rate of --lr."""
     words = []
     for name in ("optimizer", "lr", "momentum", "weight_decay"):
-        if name in given:
-            words += _word(_option(name), given[name], "train")
-    if given.get("optimizer", "SGD") != "SGD" and "lr" not in given:
-        words += ["--lr", str(values["lr"])]
+        if name in call.given:
+            words += _word(_option(name), call.given[name], "train")
+    if call.given.get("optimizer", "SGD") != "SGD" and "lr" not in call.given:
+        words += ["--lr", str(call.values["lr"])]
+    elif "lr" not in call.given and is_user_code(call.values["model"]):
+        call.notices.append(
+            f"if the model carries no regime, lr is 0.05 and weight decay 1e-4 here; {call.program} had "
+            f"{call.values['lr']} and {call.values['weight_decay'] or 0}. Give --lr and --wd for those."
+        )
     return words
 
 
-def _evaluate(program: str, values: Values, given: Values, notices: list[str]) -> list[str]:
-    if not values["evaluate"]:
-        raise ValueError(f"{program} needs a checkpoint. Name it: --evaluate FILE.")
+def _evaluate(call: Call) -> list[str]:
+    values = call.values
     split = {"val": "test", "train": "train"}.get(values.get("mode", "val"))
     if split is None:
         raise ValueError(f"mode is {values['mode']!r}; expected val or train.")
-    words = [str(values["evaluate"]), *_problem(values, given, notices)]
-    words += ["--split", split, "--batch-size", str(values["batch_size"])]
-    if program == "evaluate":
+    words = [_checkpoint(call), *_problem(call), "--split", split, "--batch-size", str(values["batch_size"])]
+    if call.program == "evaluate":
         words += ["--strength", str(values["sharpness_smoothing"]), "--no-exclude-bn", "--draws", "1"]
         words += ["--augment"] if values["augment"] else []
     return words
 
 
-def _landscape(program: str, values: Values, given: Values, notices: list[str]) -> list[str]:
-    words = [str(values["evaluate"]), *_problem(values, given, notices)]
-    if program == "visualize_sharpness":
+def _landscape(call: Call) -> list[str]:
+    values = call.values
+    words = [_checkpoint(call), *_problem(call)]
+    if call.program == "visualize_sharpness":
         words += ["--to", str(values["slave_evaluate"]), "--mode", values["mode"]]
     words += [f"--alpha={values['alpha']}", "--splits", *(["train"] if values["visualize_train"] else []), "test"]
     return [*words, "--batch-size", str(values["batch_size"])]
 
 
-def _sharpness(_program: str, values: Values, given: Values, notices: list[str]) -> list[str]:
-    words = [str(values["evaluate"]), *_problem(values, given, notices), "--measures", "box"]
+def _sharpness(call: Call) -> list[str]:
+    values = call.values
+    words = [_checkpoint(call), *_problem(call), "--measures", "box"]
     words += ["--epsilon", str(values["epsilon"]), "--manifold", str(values["manifolds"])]
     return [*words, "--draws", str(values["times"]), "--batch-size", str(values["batch_size"])]
 
 
-_COMMANDS: Mapping[str, Callable[[str, Values, Values, list[str]], list[str]]] = {
+_COMMANDS: Mapping[str, Callable[[Call], list[str]]] = {
     "train": _train,
     "evaluate": _evaluate,
     "landscape": _landscape,
@@ -149,49 +169,94 @@ _COMMANDS: Mapping[str, Callable[[str, Values, Values, list[str]], list[str]]] =
 }
 
 
-def _problem(values: Values, given: Values, notices: list[str]) -> list[str]:
+def _checkpoint(call: Call) -> str:
+    if not call.values["evaluate"]:
+        raise ValueError(f"{call.program} needs a checkpoint. Name it: --evaluate FILE.")
+    return str(call.values["evaluate"])
+
+
+def _problem(call: Call) -> list[str]:
     """Data, model, precision and device: what all programs share."""
-    dataset, model = values["dataset"], values["model"]
-    if Path(dataset).is_dir():
-        words = ["--dataset", "imagefolder", "--data-dir", dataset]
-    else:
-        words = ["--dataset", dataset, *(["--data-dir", str(_DATA)] if _DATA.is_dir() else [])]
-        words += ["--download"] if dataset in _FETCHED else []
-    words += ["--model", _MODELS.get(model, model)]
+    # A checkpoint's folder names its data and its model, a file of the original its model.
+    folder, file = (getattr(Path(call.values["evaluate"] or "-"), is_)() for is_ in ("is_dir", "is_file"))
+    words = [] if folder and "dataset" not in call.given else _data(call)
+    if "model" in call.given or not (folder or file):
+        model = call.values["model"]
+        words += ["--model", _MODELS.get(model, model)]
     for name in ("input_size", "model_config", "workers"):
-        if name in given:
-            words += _word(_option(name), given[name], "train")
-    return words + _device(values, given, notices)
+        if name in call.given:
+            words += _word(_option(name), call.given[name], "train")
+    return words + _device(call)
 
 
-def _device(values: Values, given: Values, notices: list[str]) -> list[str]:
+def _data(call: Call) -> list[str]:
+    dataset = call.values["dataset"]
+    if dataset not in DATA_SETS and Path(dataset).is_dir():
+        return ["--dataset", "imagefolder", "--data-dir", dataset]
+    words = ["--dataset", dataset, *(["--data-dir", str(_DATA)] if _DATA.is_dir() else [])]
+    return [*words, *(["--download"] if dataset in DOWNLOADABLE else [])]
+
+
+def _device(call: Call) -> list[str]:
     """Precision and device of --type and --gpus."""
-    kind = values["type"].removeprefix("torch.")
+    kind = call.values["type"].removeprefix("torch.")
     precision = _TYPES.get(kind.removeprefix("cuda."))
     if precision is None:
-        raise ValueError(f"type is {values['type']!r}; expected torch[.cuda].FloatTensor or torch[.cuda].HalfTensor.")
-    gpus = str(values["gpus"]).split(",")
-    device = f"cuda:{gpus[0]}" if kind.startswith("cuda.") else "cpu"
-    if device != "cpu" and not torch.cuda.is_available():
-        notices.append("torch finds no CUDA device; this runs on the CPU.")
-        device = "cpu"
-    elif len(gpus) > 1:
-        notices.append(f"--gpus {values['gpus']}: one process uses one GPU; this uses {device}.")
+        raise ValueError(
+            f"type is {call.values['type']!r}; expected torch[.cuda].FloatTensor or torch[.cuda].HalfTensor."
+        )
+    device = _gpu(call) if kind.startswith("cuda.") else "cpu"
     if device == "cpu" and precision == "fp16":
-        notices.append("fp16 on a CPU would silently be fp32; this uses bf16.")
+        call.notices.append("fp16 on a CPU would silently be fp32; this uses bf16.")
         precision = "bf16"
-    return [*(["--precision", precision] if "type" in given else []), "--device", device]
+    return [*(["--precision", precision] if "type" in call.given else []), "--device", device]
 
 
-def _resume(path: Path, start_epoch: int | None) -> list[str]:
-    """A run of ours goes on; a file of the original gives weights and the epoch to start with."""
-    if (path / "config.json").is_file():
-        return ["--resume", "--name", path.name, "--results-dir", str(path.parent)]
-    file = path / "model_best.pth.tar" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{path} is neither a run nor a checkpoint; expected a folder or a model_best.pth.tar.")
-    epoch = read(file).epoch if start_epoch is None else start_epoch
-    return ["--weights", str(file), "--start-epoch", str(epoch)]
+def _gpu(call: Call) -> str:
+    """The first GPU of --gpus, or what there is instead, with a notice."""
+    gpus = str(call.values["gpus"]).split(",")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found == 0:
+        call.notices.append("torch finds no CUDA device; this runs on the CPU.")
+        return "cpu"
+    first = int(gpus[0])
+    device = f"cuda:{first if first < found else 0}"
+    if first >= found:
+        call.notices.append(f"--gpus {call.values['gpus']}: torch finds {found} CUDA device(s); this uses {device}.")
+    elif len(gpus) > 1:
+        call.notices.append(f"--gpus {call.values['gpus']}: one process uses one GPU; this uses {device}.")
+    return device
+
+
+def _run_to_resume(path: Path) -> Path | None:
+    """The folder of the run of ours that a path names, None if it names something else."""
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _resume(call: Call, run: Path) -> list[str]:
+    words = ["--resume", "--name", run.name, "--results-dir", str(run.parent)]
+    for name in ("dataset", "model"):
+        if name in call.given and is_user_code(call.given[name]):  # which must be named again
+            words += [f"--{name}", call.given[name]]
+        elif name in call.given:
+            call.notices.append(f"--{name} is left out: a resumed run keeps its own.")
+    return words
+
+
+def _weights(call: Call) -> list[str]:
+    """Weights and first epoch: of the original's file that --resume names, and of --start-epoch."""
+    epoch, words = call.given.get("start_epoch"), []
+    if call.values["resume"]:
+        path = Path(call.values["resume"])
+        file = path / "model_best.pth.tar" if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{path} is neither a run nor a checkpoint; expected a folder or a model_best.pth.tar."
+            )
+        words = ["--weights", str(file)]
+        epoch = read(file).epoch if epoch is None else epoch
+    return [*words, *([] if epoch is None else ["--start-epoch", str(epoch)])]
 
 
 def _option(name: str) -> Option:

@@ -4,6 +4,7 @@ Nothing that is loaded here can run code: weights are safetensors, the rest load
 and code that stored settings name (FILE.py:function) is not run unless the user names it again.
 """
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from smoothout.train import original_checkpoint
 from smoothout.train.config import Settings
-from smoothout.train.user_code import is_user_code
+from smoothout.train.user_code import named_again
 
 WEIGHTS, STATE, CONFIG = "model.safetensors", "state.pt", "config.json"
 
@@ -80,25 +81,27 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def load_settings(folder: Path, *, model: str | None = None, dataset: str | None = None) -> Settings:
-    """Read a checkpoint's settings; ``model`` and ``dataset`` given by the user replace the stored ones.
+def load_settings(folder: Path, *, dataset: str | None = None, **given: Any) -> Settings:
+    """Read a checkpoint's settings; those given by the user replace the stored ones.
 
     Raises:
-        PermissionError: If stored settings name code that the user has not named again.
+        PermissionError: If stored settings name code, or weights to fetch, that the user has not named again.
     """
     if folder.is_file():
         settings = original_checkpoint.settings_of(original_checkpoint.read(folder), dataset, folder)
     else:
         settings = Settings.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-    for option, given, stored in (
-        ("model", model, settings.network.model),
-        ("dataset", dataset, settings.data.dataset),
-    ):
-        if given is not None:
-            settings = settings.replace(**{option: given})
-        elif is_user_code(stored):
-            raise PermissionError(
-                f"{folder} names the code {stored!r}; code named by a stored config is never run. "
-                f"Read it, then name it again: --{option} {stored}."
-            )
-    return settings
+    changes = {"dataset": dataset, **given}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    refuse_unnamed(folder, {name: text for name, text in named_again(settings).items() if name not in changes})
+    return settings.replace(**changes)
+
+
+def refuse_unnamed(place: Path, unnamed: dict[str, str]) -> None:
+    """Raise unless everything that a stored config must not decide alone was named again."""
+    for option, text in unnamed.items():
+        what = "code named by a stored config is never run" if option != "model_config" else "it fetches weights"
+        raise PermissionError(
+            f"{place} names {text!r}; {what}. Read it, then name it again: "
+            f"--{option.replace('_', '-')} {shlex.quote(text)}."
+        )

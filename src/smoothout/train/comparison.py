@@ -18,7 +18,8 @@ import torch
 from smoothout.intervals import Estimate, mean_interval
 from smoothout.results import EpochMetrics, Risk, RunResult, read_run, write_json, write_text
 from smoothout.train.config import Settings
-from smoothout.train.loop import prepare, train
+from smoothout.train.loop import train
+from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder, is_comparison, refuse_foreign
 
 
@@ -175,9 +176,10 @@ def _run(path: Path, settings: Settings) -> RunResult:
     if (path / "result.json").is_file():
         return read_run(path / "result.json")
     resume = (path / "config.json").is_file()
+    run = prepare(settings, resume=resume)
     folder = RunFolder.open(path) if resume else RunFolder.create(path, settings, overwrite=True)
     try:
-        return train(prepare(settings, resume=resume), folder, Silent(folder), resume=resume)
+        return train(run, folder, Silent(folder), resume=resume)
     except Exception:
         folder.log(traceback.format_exc())  # the comparison itself shows one line
         raise

@@ -122,14 +122,14 @@ class Optimization:
     """Decay at milestones, along a cosine to 0, or not at all [default: the model's regime, else milestones]."""
     milestones: tuple[int, ...] = ()
     """Epochs after which the rate is multiplied by --lr-decay [default: the model's regime, else 1/2 and 3/4]."""
-    lr_decay: float = 0.1
-    """Factor at each milestone."""
+    lr_decay: float | None = None
+    """Factor at each milestone [default: 0.1]."""
     warmup_steps: int = 0
     """Updates over which the rate rises linearly from 0."""
     momentum: float | None = None
-    """Momentum, where the optimizer has one [default: the model's regime, else 0.9]."""
+    """Momentum, where the optimizer has one [default: the model's regime; of a model without one 0.9]."""
     weight_decay: float | None = None
-    """Weight decay, on every parameter [default: the model's regime, else 1e-4]."""
+    """Weight decay, on every parameter [default: the model's regime; of a model without one 1e-4]."""
     regime: bool = True
     """Take from the model's regime, if it carries one, what is not given here."""
     clip: float = 5.0
@@ -143,6 +143,8 @@ class Optimization:
                 _checks.nonnegative(name, getattr(self, name), "Use 0 to switch it off.")
         if self.milestones and self.lr_schedule not in (None, "milestones"):
             raise ValueError(f"lr_schedule is {self.lr_schedule!r} and milestones are given; leave one of them out.")
+        if self.lr_decay is not None and self.lr_schedule in ("cosine", "constant"):
+            raise ValueError(f"lr_schedule is {self.lr_schedule!r} and lr_decay is given; leave one of them out.")
         _checks.whole("warmup_steps", self.warmup_steps, at_least=0)
         if self.base_batch is not None:
             _checks.whole("base_batch", self.base_batch, at_least=1)

@@ -77,10 +77,8 @@ def evaluate(
     splits: Sequence[str],
     conditions: Conditions,
     *,
-    model: str | None = None,
-    dataset: str | None = None,
     device: torch.device | None = None,
-    **changes: Any,
+    **given: Any,
 ) -> list[Evaluation]:
     """Evaluate a checkpoint, which knows its model, data and precision, on each of the splits.
 
@@ -88,14 +86,12 @@ def evaluate(
         path: A checkpoint's folder, or a run's for its best one.
         splits: Of train, holdout and test; of several, those without samples are left out.
         conditions: Noise and augmentation; without either one pass is made, whatever ``draws`` says.
-        model, dataset: Replace what the checkpoint names; needed for code in files, and for the data of a
-            checkpoint of the original program.
         device: Where to evaluate.
-        changes: Other settings that replace the stored ones, such as ``data_dir`` and ``input_size``.
+        given: Settings that replace the stored ones, such as ``data_dir``; None leaves one as it is. ``model`` and
+            ``dataset`` are needed for the user's code, ``dataset`` for a checkpoint of the original program.
     """
     folder = checkpoint.find(path)
-    settings = checkpoint.load_settings(folder, model=model, dataset=dataset)
-    settings = settings.replace(**changes, augment=conditions.augment)
+    settings = checkpoint.load_settings(folder, **given).replace(augment=conditions.augment)
     device = device or torch.device("cpu")
     problem = pose(settings, device)
     network = problem.network

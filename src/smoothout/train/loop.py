@@ -3,35 +3,25 @@
 import itertools
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from torch import Tensor, nn
+from torch import Tensor
 
-from smoothout import schedules
 from smoothout.large_batch import ghost_batches
 from smoothout.noise.philox import fold
 from smoothout.results import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
-from smoothout.smoothing import SmoothOut
-from smoothout.train import checkpoint, device, regime, trackers
-from smoothout.train.config import Settings
-from smoothout.train.data.splits import DataSet, in_order
-from smoothout.train.plan import Plan, make_plan
-from smoothout.train.problem import Loss, pose
+from smoothout.train import checkpoint, regime, trackers
+from smoothout.train.data.splits import in_order
 from smoothout.train.regime import Phase
+from smoothout.train.run import Run, describe, set_start
 from smoothout.train.run_folder import RunFolder
-from smoothout.train.user_code import is_user_code
-from smoothout.weights import exclude_batch_norm, exclude_nothing
 
-# What tells the uses of a run's seed apart.
-_ORDER, _STEP, _STREAM_AUGMENT, _NOISE = 2, 3, 4, 5
+# What tells the uses of a run's seed apart; the noise has its own in run.py.
+_ORDER, _STEP, _STREAM_AUGMENT = 2, 3, 4
 _NOT_EVALUATED = Risk(math.nan, math.nan, math.nan, 0)
 
 
@@ -58,23 +48,6 @@ class Progress:
     best_holdout: tuple[float, float] = (math.inf, math.inf)
     best_test_error: float = math.nan
     rows: list[EpochMetrics] = field(default_factory=list)
-
-
-@dataclass
-class Run:
-    """The objects of a run."""
-
-    settings: Settings
-    plan: Plan
-    dataset: DataSet
-    network: nn.Module  # the user's; `model` is the same one as Accelerate runs it
-    model: nn.Module
-    optimizer: Any
-    loss: Loss
-    training_loss: Loss
-    smoother: SmoothOut
-    accelerator: Accelerator
-    initial: list[Tensor]
 
 
 def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False) -> RunResult:
@@ -212,64 +185,6 @@ def _finite(seen: Risk, progress: Progress) -> Risk:
     return seen
 
 
-def prepare(
-    settings: Settings,
-    *,
-    track: Sequence[trackers.Tracker] = (),
-    logging_dir: Path | None = None,
-    resume: bool = False,
-) -> Run:
-    """Make everything that a run needs; equal settings give equal objects.
-
-    Args:
-        settings: Of the run.
-        track: Trackers that are told every epoch's row.
-        logging_dir: Where those that write files do so.
-        resume: Whether :func:`train` will be called with it; then the checkpoint in ``weights`` is not read again.
-    """
-    if settings.data.holdout == 0:
-        raise ValueError("holdout is 0; training chooses its best epoch on held-out samples. Leave --holdout out.")
-    accelerator = _accelerator(settings, track, logging_dir)
-    noise, seed = settings.noise, settings.schedule.seed
-    problem = pose(settings, accelerator.device)
-    network = problem.network
-    if settings.network.weights is not None and not resume:
-        checkpoint.load_weights(checkpoint.find(settings.network.weights), network)
-    plan = make_plan(settings, len(problem.dataset.train), problem.regime)
-    first = plan.regime.phases[settings.schedule.start_epoch]
-    model, optimizer = accelerator.prepare(network, regime.make_optimizer(first, network.parameters(), first.lr))
-    smoother = SmoothOut(
-        network,
-        noise.strength,
-        scale=noise.scale,
-        distribution=noise.distribution,
-        schedule=noise.noise_schedule,
-        anneal_index=noise.anneal_index,
-        tanh_scale=noise.tanh_scale,
-        cosine_gain=noise.cosine_gain,
-        total_steps=plan.total_updates,
-        start_step=noise.start_step,
-        exclude=exclude_batch_norm if noise.exclude_bn else exclude_nothing,
-        one_dimensional=noise.one_dimensional,
-        denoise=noise.denoise,
-        seed=fold(seed, _NOISE),
-    )
-    initial = [parameter.detach().clone() for parameter in network.parameters()]
-    return Run(
-        settings,
-        plan,
-        problem.dataset,
-        network,
-        model,
-        optimizer,
-        problem.loss,
-        problem.training_loss,
-        smoother,
-        accelerator,
-        initial,
-    )
-
-
 def _enter_phase(run: Run, phase: Phase) -> None:
     """Set the optimizer as the regime says; its state is kept unless its class changes."""
     if type(run.optimizer.optimizer).__name__ != phase.optimizer:
@@ -278,78 +193,6 @@ def _enter_phase(run: Run, phase: Phase) -> None:
         run.optimizer = run.accelerator.prepare(made)
     for group in run.optimizer.param_groups:
         group.update(phase.arguments)
-
-
-def _accelerator(settings: Settings, track: Sequence[trackers.Tracker], logging_dir: Path | None) -> Accelerator:
-    """Device, precision and trackers by Accelerate."""
-    # Its state is global; a process that makes several runs starts each one afresh.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    schedule = settings.schedule
-    trackers.check(track)
-    cpu = device.choose(schedule.device).type == "cpu"
-    state = PartialState(cpu=cpu)
-    if schedule.precision == "fp16" and state.device.type == "cpu":
-        raise ValueError("precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32.")
-    if state.num_processes > 1:
-        raise RuntimeError(
-            f"started in {state.num_processes} processes; this version trains in one. Start it without a launcher."
-        )
-    mixed = "no" if schedule.precision == "fp32" else schedule.precision
-    return Accelerator(cpu=cpu, mixed_precision=mixed, log_with=list(track) or None, project_dir=logging_dir)
-
-
-def describe(run: Run) -> list[str]:
-    """What the run is, in lines for the log."""
-    plan, batches, settings = run.plan, run.settings.batches, run.settings
-    weights = sum(parameter.numel() for parameter in run.network.parameters())
-    where = "" if is_user_code(settings.data.dataset) else f" (data folder: {settings.data.folder})"
-    ghosts = -(-batches.batch_size // batches.ghost_batch_size)
-    return [
-        f"data: {settings.data.dataset}{where}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
-        f"{len(run.dataset.test)} test samples of {'x'.join(map(str, run.dataset.input_shape))}, "
-        f"{run.dataset.classes} classes",
-        f"model: {settings.network.model}, {weights:,} weights"
-        + (f", from {settings.network.weights}" if settings.network.weights else "")
-        + f", on {run.accelerator.device}",
-        f"updates: {plan.updates_per_epoch} an epoch, {plan.total_updates} in all, of {batches.accumulation} x "
-        f"{batches.batch_size} samples in about {ghosts * batches.accumulation} ghost batches of "
-        f"{batches.ghost_batch_size}",
-        f"epochs: {plan.epochs}"
-        + (f" = {settings.schedule.epochs} x {plan.stretch} by regime adaptation" if plan.stretch > 1 else "")
-        + (f", from epoch {settings.schedule.start_epoch + 1}" if settings.schedule.start_epoch else ""),
-        *regime.describe(plan.regime, plan.lr_factor),
-        f"learning rate: {plan.regime.phases[0].lr * plan.lr_factor:.4g} = {plan.regime.phases[0].lr:g} by rule "
-        f"{settings.optimization.lr_rule!r} from base batch {plan.base_batch}",
-        _describe_noise(run),
-    ]
-
-
-def _describe_noise(run: Run) -> str:
-    noise, smoother = run.settings.noise, run.smoother
-    if noise.strength == 0:
-        return "noise: off"
-    summary = smoother.summary()
-    if summary.weights == 0:
-        warnings.warn(
-            f"strength is {noise.strength:g} and no weight gets noise: all of {run.settings.network.model} is "
-            f"BatchNorm, frozen or quiet. See SmoothOut.summary().",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    factor = schedules.resolve(
-        noise.noise_schedule,
-        anneal_index=noise.anneal_index,
-        tanh_scale=noise.tanh_scale,
-        cosine_gain=noise.cosine_gain,
-        total_steps=run.plan.total_updates,
-    )
-    # Every schedule that has a name rises or falls all the way.
-    most = noise.strength * max(factor(noise.start_step), factor(run.plan.total_updates - 1))
-    rising = "" if most == noise.strength else f" (at most {most:.3g} in the run)"
-    return (
-        f"noise: strength {noise.strength:g}{rising}, scale {noise.scale}, {noise.distribution}, "
-        f"{noise.noise_schedule}; {summary.weights:,} weights, r = {summary.relative_noise:.3g} at the start"
-    )
 
 
 def _risk(run: Run, split: str) -> Risk:
@@ -414,6 +257,7 @@ def _resume(run: Run, folder: RunFolder) -> Progress:
     try:
         initial = checkpoint.find(folder.checkpoint("initial"))
     except FileNotFoundError:
+        set_start(run)
         return _begin(run, folder)  # interrupted before anything was written
     checkpoint.load_weights(initial, run.network)
     run.initial = [parameter.detach().clone() for parameter in run.network.parameters()]

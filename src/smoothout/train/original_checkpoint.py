@@ -4,8 +4,8 @@ It is read with ``weights_only=True``, so nothing in it can run code.
 """
 
 import ast
-import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from smoothout.train.config import Settings
 _KEYS = {"epoch", "model", "config", "state_dict"}
 _RENAMED = {"wide_WResNet": "wide_resnet"}
 # The ResNets held their layers twice, and noisy ReLUs kept their noise as buffers.
-_SUPERFLUOUS = re.compile(r"(^|\.)(feats\..*|(relu\.)?(noise|device_flag))$")
+_FEATS = re.compile(r"feats\.\d+\.(.+)")
+_NOISE = re.compile(r"(^|\.)(relu|feats\.2)\.(noise|device_flag)$")
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,12 @@ class OriginalCheckpoint:
         model: Name of the model, as this program calls it.
         config: Its further arguments.
         epoch: Finished epochs.
-        regime: In force when it was saved, the learning-rate rule included.
         weights: Parameters and buffers by their names.
     """
 
     model: str
     config: dict[str, Any]
     epoch: int
-    regime: Any
     weights: dict[str, Tensor]
 
 
@@ -48,40 +47,57 @@ def read(path: Path) -> OriginalCheckpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # damaged files raise of every kind, and torch's text advises to load unsafely
         raise ValueError(
-            f"{path} is no checkpoint that can be read safely ({str(error).splitlines()[0]}). Expected a "
-            f"model_best.pth.tar of the original program, or a folder that smoothout train wrote."
+            f"{path} is no checkpoint that can be read safely ({type(error).__name__}). Expected a model_best.pth.tar "
+            f"of the original program, whole, or a folder that smoothout train wrote."
         ) from error
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         got = ", ".join(sorted(map(str, content))[:8]) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} holds {got}; expected {', '.join(sorted(_KEYS))}, as the original program wrote.")
-    name = str(content["model"])
-    return OriginalCheckpoint(
-        model=_RENAMED.get(name, name),
-        config=_config(content["config"]),
-        epoch=int(content["epoch"]),
-        regime=content.get("regime"),
-        weights=translate(content["state_dict"]),
-    )
+    state, epoch, name = content["state_dict"], content["epoch"], content["model"]
+    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    if not tensors or not isinstance(epoch, int) or not isinstance(name, str):
+        kinds = ", ".join(f"{key}: {type(content[key]).__name__}" for key in ("epoch", "model", "state_dict"))
+        raise ValueError(
+            f"{path} holds {kinds}; expected a number, a name and a dict of tensors, as the original program wrote."
+        )
+    return OriginalCheckpoint(_RENAMED.get(name, name), _config(content["config"], path), epoch, translate(state))
 
 
-def _config(config: Any) -> dict[str, Any]:
+def _config(config: Any, path: Path) -> dict[str, Any]:
     """The option --model_config as it was stored: text, perhaps empty, or a dict."""
-    read_: Any = ast.literal_eval(config) if isinstance(config, str) and config.strip() else config or {}
-    return dict(read_)
+    try:
+        found: Any = ast.literal_eval(config) if isinstance(config, str) and config.strip() else config or {}
+    except (ValueError, SyntaxError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} has the model config {config!r}; expected a dict, as text or as itself.")
+    return found
 
 
-def translate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a plain module of today: each layer once, with ``num_batches_tracked``."""
     state = {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
-    kept = {name: value for name, value in state.items() if not _SUPERFLUOUS.search(name)}
+    kept = {
+        name: value for name, value in state.items() if not (_NOISE.search(name) or _stands_twice(name, value, state))
+    }
     for name in list(kept):
         stem, _, last = name.rpartition(".")
         if last == "running_mean":
             # Unknown; it matters only for momentum=None.
             kept.setdefault(f"{stem}.num_batches_tracked", torch.zeros((), dtype=torch.int64))
     return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
+
+
+def _stands_twice(name: str, value: Tensor, state: Mapping[str, Tensor]) -> bool:
+    """Whether an entry ``feats.N.REST`` is there as ``LAYER.REST`` too."""
+    found = _FEATS.fullmatch(name)
+    return found is not None and any(
+        other.endswith(f".{found[1]}") and not _FEATS.fullmatch(other) and torch.equal(value, twin)
+        for other, twin in state.items()
+        if twin.shape == value.shape
+    )
 
 
 def settings_of(found: OriginalCheckpoint, dataset: str | None, path: Path) -> Settings:

@@ -51,9 +51,9 @@ def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None
     batches, schedule = settings.batches, settings.schedule
     sizes = tuple(partition(samples, batches.batch_size))
     base = settings.optimization.base_batch or batches.ghost_batch_size
-    nominal = batches.batch_size * batches.accumulation
+    per_update = min(batches.batch_size * batches.accumulation, samples)
     # Regime adaptation (Hoffer et al. 2017, section 5): as many updates as the base batch would make.
-    stretch = schedule.regime_multiplier * (math.ceil(nominal / base) if schedule.regime_adaptation else 1)
+    stretch = schedule.regime_multiplier * (math.ceil(per_update / base) if schedule.regime_adaptation else 1)
     epochs = schedule.epochs * stretch
     if schedule.start_epoch >= epochs:
         raise ValueError(f"start_epoch is {schedule.start_epoch} of {epochs} epochs; expected it below them.")
@@ -64,6 +64,6 @@ def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None
         epochs=epochs,
         stretch=stretch,
         base_batch=base,
-        lr_factor=learning_rate_factor(settings.optimization.lr_rule, min(nominal, samples), base),
+        lr_factor=learning_rate_factor(settings.optimization.lr_rule, per_update, base),
         regime=resolve(settings.optimization, model_regime, epochs, stretch),
     )

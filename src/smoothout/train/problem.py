@@ -1,6 +1,6 @@
 """What is learned: data, network and loss, each as the settings and the model itself say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,22 +53,15 @@ def pose(settings: Settings, device: torch.device) -> Problem:
     network = models.build(
         wanted.model, dataset.input_shape, classes, seed, config=wanted.arguments, relu_noise=wanted.relu_noise
     )
-    transforms = _carried(network, "input_transform")
+    transforms = getattr(network, "input_transform", None)
     if transforms is not None:
         dataset = dataset.transformed(transforms, augment=settings.data.augment, workers=settings.data.workers)
     dataset = dataset.to(device)
     network.to(device)
     loss, training_loss = _losses(network, settings.optimization.label_smoothing)
-    problem = Problem(dataset, network, loss, training_loss, _carried(network, "regime"))
+    problem = Problem(dataset, network, loss, training_loss, getattr(network, "regime", None))
     _try(problem, settings)
     return problem
-
-
-def _carried(network: nn.Module, name: str) -> Any:
-    """An attribute that a model may carry, None if it does not."""
-    found = getattr(network, name, None)
-    # Some libraries' models have methods of such names; only what was meant as a setting is taken.
-    return None if name == "input_transform" and not isinstance(found, Mapping) else found
 
 
 def _losses(network: nn.Module, smoothing: float) -> tuple[Loss, Loss]:
@@ -90,34 +83,47 @@ def _losses(network: nn.Module, smoothing: float) -> tuple[Loss, Loss]:
 @torch.no_grad()
 def _try(problem: Problem, settings: Settings) -> None:
     """Run two samples, so that what does not fit together is told before anything is written."""
-    network, name = problem.network, settings.network.model
-    inputs, targets = next(problem.dataset.train.take(torch.arange(2)).batches([2]))
-    prepared = problem.dataset.normalise(inputs)
+    network, dataset, name = problem.network, problem.dataset, settings.network.model
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.random.fork_rng():  # a lazy layer takes its first weights now
             torch.default_generator.manual_seed(fold(settings.schedule.seed) >> 1)
-            logits = network(prepared)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"the model {name!r} does not take a batch of shape {tuple(prepared.shape)} from "
-            f"{settings.data.dataset}: {type(error).__name__}: {error}. Use another model, or --input-size."
-        ) from error
+            for augment in (None, 0):  # as in evaluation, and as in training
+                inputs, targets = next(dataset.train.take(torch.arange(2)).batches([2], augment=augment))
+                prepared = dataset.normalise(inputs if augment is None else dataset.augment(inputs))
+                logits = _forward(network, prepared, name, settings.data.dataset)
+                _check_logits(logits, dataset.classes, name)
     finally:
         for module, training in modes:
             module.training = training
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < problem.dataset.classes:
+    for loss in (problem.loss, problem.training_loss):
+        _check_loss(loss(logits, targets), name)
+
+
+def _forward(network: nn.Module, prepared: Tensor, name: str, dataset: str) -> Any:
+    try:
+        return network(prepared)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the model {name!r} does not take a batch of shape {tuple(prepared.shape)} and type {prepared.dtype} from "
+            f"{dataset}: {type(error).__name__}: {error}. Use another model, --input-size, or data of another form."
+        ) from error
+
+
+def _check_logits(logits: Any, classes: int, name: str) -> None:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < classes:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"the model {name!r} returns {got} for 2 samples; expected logits of shape "
-            f"(2, {problem.dataset.classes} or more classes). Build it for num_classes={problem.dataset.classes}."
+            f"the model {name!r} returns {got} for 2 samples; expected logits of shape (2, {classes} or more classes). "
+            f"Build it for num_classes={classes}."
         )
-    for loss in (problem.loss, problem.training_loss):
-        value = loss(logits, targets)
-        if not isinstance(value, Tensor) or value.dim() != 0:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                f"the criterion of the model {name!r} returns {got}; expected the mean loss of the batch, a scalar. "
-                f"Use reduction='mean'."
-            )
+
+
+def _check_loss(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"the criterion of the model {name!r} returns {got}; expected the mean loss of the batch, a scalar. "
+            f"Use reduction='mean'."
+        )

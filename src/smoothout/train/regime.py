@@ -19,7 +19,8 @@ from smoothout.train.config import Optimization
 
 DEFAULTS: Mapping[str, Any] = {"optimizer": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 _NEEDS_CLOSURE_OR_SPARSE = {"LBFGS", "SparseAdam", "Muon"}
-_OF_MODEL, _DEFAULT = "the model's regime", "default"
+OF_MODEL, _DEFAULT = "the model's regime", "default"
+_DECAY = 0.1
 _SHOWN = 8
 
 ModelRegime = Mapping[int, Mapping[str, Any]] | Callable[[int], Mapping[str, Any]]
@@ -79,6 +80,7 @@ def resolve(options: Optimization, model_regime: ModelRegime | None, epochs: int
         settings = carried[epoch // stretch]
         name = options.optimizer or settings.get("optimizer", DEFAULTS["optimizer"])
         phases.append(Phase(name, rate, _arguments(options, name, settings)))
+    _try(phases)
     return Regime(tuple(phases), _sources(options, carried[0]))
 
 
@@ -127,24 +129,41 @@ def _rates(options: Optimization, carried: Sequence[Mapping[str, Any]], epochs: 
     own = [settings["lr"] for settings in carried if "lr" in settings]
     if own and len(own) < len(carried):
         raise ValueError("the model's regime sets lr later, but not in epoch 0; expected it from the start.")
-    of_regime = carried[0].get("optimizer", DEFAULTS["optimizer"])
-    if own and options.lr is None and options.optimizer not in (None, of_regime):
-        raise ValueError(
-            f"the optimizer is {options.optimizer} and the model's regime has a learning rate for {of_regime}; "
-            f"expected one for {options.optimizer}. Give --lr, too."
-        )
-    if own and options.lr_schedule is None and not options.milestones:
-        # A given --lr keeps the shape of the model's regime.
-        if options.lr is not None and own[0] == 0:
-            raise ValueError("the model's regime starts with lr 0, which --lr cannot scale. Give --lr-schedule, too.")
-        factor = 1.0 if options.lr is None else options.lr / own[0]
+    if own and not _gives_course(options):
+        factor = _factor(options, carried)
         return [own[epoch // stretch] * factor for epoch in range(epochs)]
     base = options.lr if options.lr is not None else own[0] if own else DEFAULTS["lr"]
     if options.lr_schedule in (None, "milestones"):
         halves = (math.ceil(epochs / 2), math.ceil(epochs * 3 / 4))
         milestones = tuple(milestone * stretch for milestone in options.milestones) or halves
-        return [base * options.lr_decay ** sum(epoch >= m for m in milestones) for epoch in range(epochs)]
+        decay = _DECAY if options.lr_decay is None else options.lr_decay
+        return [base * decay ** sum(epoch >= m for m in milestones) for epoch in range(epochs)]
     return [base] * epochs
+
+
+def _gives_course(options: Optimization) -> bool:
+    """Whether the options say how the rate goes on, in place of the model's regime."""
+    return options.lr_schedule is not None or bool(options.milestones) or options.lr_decay is not None
+
+
+def _factor(options: Optimization, carried: Sequence[Mapping[str, Any]]) -> float:
+    """What a given --lr multiplies the regime's rates by: its first one becomes the given one."""
+    names = {settings.get("optimizer", DEFAULTS["optimizer"]) for settings in carried}
+    if options.lr is None and options.optimizer is not None and names != {options.optimizer}:
+        raise ValueError(
+            f"the optimizer is {options.optimizer} and the model's regime has learning rates for "
+            f"{', '.join(sorted(names))}; expected one for {options.optimizer}. Give --lr, too."
+        )
+    if options.lr is None:
+        return 1.0
+    if len(names) > 1:
+        raise ValueError(
+            f"lr is {options.lr} and the model's regime has rates for {', '.join(sorted(names))}, which one number "
+            f"cannot scale. Give --no-regime, or --lr-schedule too."
+        )
+    if carried[0]["lr"] == 0:
+        raise ValueError("the model's regime starts with lr 0, which --lr cannot scale. Give --lr-schedule, too.")
+    return float(options.lr / carried[0]["lr"])
 
 
 def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,44 +183,79 @@ def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any
     return {name: value for name, value in chosen.items() if name in taken and name != "lr"}
 
 
+def _try(phases: Sequence[Phase]) -> None:
+    """Step through the phases with one weight, so that what an optimizer refuses is told before training."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer, before = None, None
+    for epoch, phase in enumerate(phases):
+        if (phase.optimizer, phase.arguments) == before:
+            continue
+        try:
+            if before is None or phase.optimizer != before[0]:
+                optimizer = make_optimizer(phase, [weight], phase.lr)
+            assert optimizer is not None
+            optimizer.param_groups[0].update(phase.arguments)
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{phase.optimizer} does not take {dict(phase.arguments)}, in force from epoch {epoch + 1} on: "
+                f"{type(error).__name__}: {error}. Correct the model's regime, or the options."
+            ) from error
+        before = (phase.optimizer, phase.arguments)
+
+
 def _sources(options: Optimization, carried: Mapping[str, Any]) -> dict[str, str]:
-    """Where the settings come from, by their names; "decay" stands for the course of the rate."""
-    found = dict.fromkeys(carried, _OF_MODEL)
-    found |= {name: f"--{name.replace('_', '-')}" for name in DEFAULTS if getattr(options, name) is not None}
-    decay = next((name for name in ("lr_schedule", "milestones") if getattr(options, name)), None)
-    if decay is not None:
-        found["decay"] = f"--{decay.replace('_', '-')}"
+    """Where the settings of the first epoch come from, by their names; "course" stands for that of the rate."""
+    found = dict.fromkeys(carried, OF_MODEL)
+    found |= {name: _flag(name) for name in DEFAULTS if getattr(options, name) is not None}
+    course = next((n for n in ("lr_schedule", "milestones", "lr_decay") if getattr(options, n) not in (None, ())), None)
+    if course is not None:
+        found["course"] = _flag(course)
     elif "lr" in carried:
-        found["decay"] = _OF_MODEL
+        found["course"] = OF_MODEL
     return found
 
 
-def describe(regime: Regime, factor: float) -> list[str]:
-    """Lines that say what is in force from when, and what was taken from where; ``factor`` is the rule's."""
-    first = regime.phases[0]
-    settings = {"lr": first.lr, **dict(sorted(first.arguments.items()))}
-    parts = [f"{name} {_text(value)} ({regime.sources.get(name, _DEFAULT)})" for name, value in settings.items()]
-    lines = [f"optimizer: {first.optimizer} ({regime.sources.get('optimizer', _DEFAULT)}), {', '.join(parts)}"]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def describe(regime: Regime, options: Optimization, factor: float, rule: str) -> list[str]:
+    """Lines that say what is in force from when, and what was taken from where.
+
+    Args:
+        regime: Of the run.
+        options: As given.
+        factor: Of the learning-rate rule; rates are shown with it.
+        rule: Its name and base batch, in words.
+    """
+    first, sources = regime.phases[0], regime.sources
+    parts = [f"optimizer: {first.optimizer} ({sources.get('optimizer', _DEFAULT)})"]
+    parts += [f"{key} {_text(value)} ({sources.get(key, _DEFAULT)})" for key, value in sorted(first.arguments.items())]
+    rate = f"{_text(first.lr * factor)} = {_text(first.lr)} ({sources.get('lr', _DEFAULT)}) {rule}"
+    if options.warmup_steps:
+        rate += f", warm-up over {options.warmup_steps} updates (--warmup-steps)"
+    if options.lr_schedule in ("cosine", "constant"):
+        rate += f", {options.lr_schedule} (--lr-schedule)"
+    lines = [", ".join(parts), f"learning rate: {rate}"]
     changes = [
-        f"from epoch {epoch} {_change(before, after, factor)}"
+        f"from epoch {epoch} {_change(before, after, factor, sources.get('course', _DEFAULT))}"
         for epoch, (before, after) in enumerate(zip(regime.phases, regime.phases[1:], strict=False), 2)
         if before != after
     ]
     if changes:
-        shown = "; ".join(changes[:_SHOWN]) + ("; ..." if len(changes) > _SHOWN else "")
-        lines.append(f"then: {shown} ({regime.sources.get('decay', _DEFAULT)})")
+        lines.append(f"then: {'; '.join(changes[:_SHOWN])}{'; ...' if len(changes) > _SHOWN else ''}")
     return lines
 
 
-def _change(before: Phase, after: Phase, factor: float) -> str:
-    """What changes between two epochs."""
-    parts = [] if before.optimizer == after.optimizer else [after.optimizer]
+def _change(before: Phase, after: Phase, factor: float, course: str) -> str:
+    """What changes between two epochs; all but the rate changes only by the model's regime."""
+    parts = [] if before.optimizer == after.optimizer else [f"{after.optimizer} ({OF_MODEL})"]
     if before.lr != after.lr:
-        parts.append(f"lr {_text(after.lr * factor)}")
-    parts += [
-        f"{name} {_text(value)}" for name, value in after.arguments.items() if before.arguments.get(name) != value
-    ]
-    return ", ".join(parts)
+        parts.append(f"lr {_text(after.lr * factor)} ({course})")
+    changed = {name: value for name, value in after.arguments.items() if before.arguments.get(name) != value}
+    return ", ".join(parts + [f"{name} {_text(value)} ({OF_MODEL})" for name, value in changed.items()])
 
 
 def _text(value: Any) -> str:

@@ -44,8 +44,11 @@ class RunFolder:
         Raises:
             FileNotFoundError: If there is nothing to go on with.
         """
-        if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{path} holds no run (no config.json); start it without --resume.")
+        if not (path / "config.json").is_file() or (path / "state.pt").is_file():
+            raise FileNotFoundError(
+                f"{path} holds no run; expected a folder with config.json that is no checkpoint's. Start it without "
+                f"--resume."
+            )
         return cls(path)
 
     @property

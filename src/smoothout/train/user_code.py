@@ -12,12 +12,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from smoothout.train.config import Settings
+
 LIBRARIES = ("torchvision", "timm")  # torchvision:NAME and timm:NAME are models of these
+# Arguments by which their models fetch weights or open files.
+_FETCHING = {"weights", "weights_backbone", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
 
 
 def is_user_code(name: str) -> bool:
     """Whether a name is of the form FILE.py:function or package.module:function."""
     return ":" in name and name.partition(":")[0] not in LIBRARIES
+
+
+def named_again(settings: Settings) -> dict[str, str]:
+    """What a stored config must not decide alone, by option: code that would run, and weights that would be fetched.
+
+    The user names it again, or it is refused.
+    """
+    stored = {"dataset": settings.data.dataset, "model": settings.network.model}
+    found = {option: name for option, name in stored.items() if is_user_code(name)}
+    library = settings.network.model.partition(":")[0] in LIBRARIES
+    if library and any(key in _FETCHING for key in settings.network.arguments):
+        found["model_config"] = settings.network.model_config
+    return found
 
 
 def load_function(name: str) -> Callable[..., Any]:

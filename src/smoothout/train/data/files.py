@@ -43,7 +43,7 @@ def locate(
             f"folders {', '.join(map(str, places))}. Fetch them by --download, or name their folder by "
             f"--data-dir.{remedy}"
         )
-    return found
+    return found.resolve()  # readers keep what they read by it, and a process may change its folder
 
 
 def _fetch(settings: Data) -> None:

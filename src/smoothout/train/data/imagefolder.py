@@ -29,7 +29,7 @@ STREAMED_SIDE = 224
 
 def load(settings: Data, seed: int) -> DataSet:
     """Find the splits of a tree and load or open them."""
-    root = settings.folder
+    root = settings.folder.resolve()
     names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if "train" not in names or len(names) < 2:
         raise FileNotFoundError(

@@ -12,7 +12,8 @@ from smoothout.train.data.splits import DataSet, cut_holdout
 
 def load(settings: Data, seed: int) -> DataSet:
     """Find the tree and cut the hold-out from its training images."""
-    places = [settings.folder / "imagenet", settings.folder]
+    folder = settings.folder.resolve()
+    places = [folder / "imagenet", folder]
     root = next((place for place in places if (place / "train").is_dir() and (place / "val").is_dir()), None)
     if root is None:
         raise FileNotFoundError(
