@@ -124,15 +124,19 @@ def test_what_does_not_fit_is_told_at_once(body, changes, text, net):
         prepare(net(body, **changes))
 
 
+OTHER_CROP = """
+well_made = model
+def model(num_classes, input_shape):
+    net = well_made(num_classes, input_shape)
+    net.input_transform["SPLIT"] = transforms.Compose([transforms.CenterCrop(10), transforms.ToTensor()])
+    return net
+"""
+
+
 def test_transforms_that_do_not_fit_are_told_at_once(net):
     for split in ("train", "eval"):
-        body = (
-            TRANSFORMS
-            + "\nwell = model\ndef model(num_classes, input_shape):\n    net = well(num_classes, input_shape)\n"
-        )
-        body += f"    net.input_transform[{split!r}] = transforms.Compose([transforms.CenterCrop(10), transforms.ToTensor()])\n"
         with pytest.raises(ValueError, match=r"does not take a batch of shape .2, 3, 10, 10. and type torch.float32"):
-            posed(net(body + "    return net", "pictures"))
+            posed(net(TRANSFORMS + OTHER_CROP.replace("SPLIT", split), "pictures"))
     body = f"{LINEAR}    net.input_transform = transforms.ToTensor()\n    return net"
     with pytest.raises(TypeError, match="input_transform is ToTensor; expected a mapping with 'train' and 'eval'"):
         posed(net(body))
