@@ -141,7 +141,7 @@ def test_an_old_checkpoint_is_evaluated_and_trained_on(here, capsys, monkeypatch
     old = network("resnet", (3, 32, 32), 10, config={"depth": 8})
     path = write(here / "model_best.pth.tar", "resnet", old, config="{'depth': 8}", relu_noise=True)
     assert main(["evaluate", str(path), "--dataset", "cifar10", "--split", "holdout"]) == 2
-    assert "there are no samples" in capsys.readouterr().err  # nothing was held out from it
+    assert "'holdout' has no samples; from a checkpoint of the original program" in capsys.readouterr().err
     assert main(["evaluate", str(path), "--dataset", "cifar10", "--split", "all"]) == 0
     printed = capsys.readouterr().out
     assert "│ test  │      10 │" in printed

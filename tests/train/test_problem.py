@@ -63,7 +63,7 @@ def test_a_models_regime_is_that_of_the_run(net):
     body = f"{LINEAR}    net.regime = {{0: {{'optimizer': 'Adam', 'lr': 0.5}}, 1: {{'lr': 0.25}}}}\n    return net"
     run = prepare(net(body, lr_rule="none"))
     assert type(run.optimizer.optimizer).__name__ == "Adam"
-    assert [phase.lr for phase in run.plan.regime.phases] == [0.5, 0.25]
+    assert [phase.lr for phase in run.plan.phases] == [0.5, 0.25]
 
 
 def test_quiet_parameters_get_no_noise(net):
@@ -166,7 +166,7 @@ def test_the_trial_leaves_the_network_as_it_was(net):
 
 
 def test_noise_for_nothing_warns(net):
-    from smoothout.train.run import describe
+    from smoothout.train.description import describe
 
     run = prepare(net(f"{LINEAR}    net.quiet_parameters = ['weight', 'bias']\n    return net", strength=0.1))
     with pytest.warns(RuntimeWarning, match="strength is 0.1 and no weight gets noise"):

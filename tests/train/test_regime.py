@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from smoothout.train.config import Optimization
-from smoothout.train.regime import Phase, describe, make_optimizer, resolve
+from smoothout.train.regime import Phase, make_optimizer, resolve
 
 SEED_README = {
     0: {"optimizer": "SGD", "lr": 1e-2, "weight_decay": 5e-4, "momentum": 0.9},
@@ -13,7 +13,7 @@ SEED_README = {
 
 
 def phases(options=None, regime=None, epochs=20, stretch=1):
-    return resolve(Optimization(**(options or {})), regime, epochs, stretch).phases
+    return resolve(Optimization(**(options or {})), regime, epochs, stretch)
 
 
 def rates(*args, **kwargs):
@@ -42,7 +42,7 @@ def test_a_function_is_sticky_too():
     found = phases(regime=regime, epochs=4)
     assert [phase.optimizer for phase in found] == ["SGD", "SGD", "Adam", "Adam"]
     assert [phase.lr for phase in found] == [0.1, 0.05, 0.1 / 3, 0.025]
-    assert found[3].arguments == {"betas": (0.5, 0.9)}
+    assert found[3].arguments == {"betas": (0.5, 0.9), "weight_decay": 0}
 
 
 def test_what_a_regime_leaves_open_stays_at_torchs_defaults():
@@ -153,30 +153,3 @@ def test_one_number_does_not_scale_the_rates_of_two_optimizers():
     with pytest.raises(ValueError, match="lr is 1.0 and the model's regime has rates for Adam, SGD, which one number"):
         phases({"lr": 1.0}, TWO)
     assert rates({"lr": 1.0, "lr_schedule": "constant"}, TWO, epochs=4) == [1.0] * 4
-
-
-def test_what_came_from_where_is_told():
-    def told(regime, factor=2.0, **options):
-        given = Optimization(**options)
-        return describe(resolve(given, regime, 20), given, factor, "by a rule")
-
-    assert told(SEED_README, weight_decay=0.25) == [
-        "optimizer: SGD (the model's regime), momentum 0.9 (the model's regime), weight_decay 0.25 (--weight-decay)",
-        "learning rate: 0.02 = 0.01 (the model's regime) by a rule",
-        "then: from epoch 16 lr 0.002 (the model's regime)",
-    ]
-    assert told(SEED_README, lr=1.0, lr_schedule="cosine", warmup_steps=5) == [
-        "optimizer: SGD (the model's regime), momentum 0.9 (the model's regime), "
-        "weight_decay 0.0005 (the model's regime)",
-        "learning rate: 2 = 1 (--lr) by a rule, warm-up over 5 updates (--warmup-steps), cosine (--lr-schedule)",
-        "then: from epoch 16 weight_decay 0 (the model's regime)",
-    ]
-    assert told(SEED_README, milestones=(5,))[2] == (
-        "then: from epoch 6 lr 0.002 (--milestones); from epoch 16 weight_decay 0 (the model's regime)"
-    )
-    assert told(TWO, factor=1.0)[2] == "then: from epoch 4 Adam (the model's regime), lr 0.001 (the model's regime)"
-    assert told(None, factor=1.0) == [
-        "optimizer: SGD (default), momentum 0.9 (default), weight_decay 0.0001 (default)",
-        "learning rate: 0.05 = 0.05 (default) by a rule",
-        "then: from epoch 11 lr 0.005 (default); from epoch 16 lr 0.0005 (default)",
-    ]

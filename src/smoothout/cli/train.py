@@ -154,7 +154,7 @@ class Show:
         epochs = self._plan.epochs
         self._say(
             f"epoch {row.epoch}/{epochs}  train loss {row.train_loss:.4f}  "
-            f"hold-out {100 - row.holdout_error1:.2f} %  test {100 - row.test_error1:.2f} %  "
+            f"accuracy: hold-out {100 - row.holdout_error1:.2f} %, test {100 - row.test_error1:.2f} %  "
             f"test loss {row.test_loss:.4f}  lr {row.lr:.3g}  r {row.r:.3g}  "
             f"{row.samples_per_second:,.0f} samples/s{'  best' if best else ''}"
         )
@@ -171,11 +171,11 @@ class Show:
     def finished(self, result: RunResult) -> None:
         """Print how the run ended."""
         self._say(
-            f"last epoch: train {result.train_accuracy_last:.2f} %, "
+            f"accuracy, last epoch: train {result.train_accuracy_last:.2f} %, "
             f"hold-out {result.holdout_accuracy_last:.2f} %, test {result.test_accuracy_last:.2f} %"
         )
         self._say(
-            f"best by hold-out (epoch {result.best_epoch}): hold-out {result.holdout_accuracy_best:.2f} %, "
+            f"accuracy, best by hold-out (epoch {result.best_epoch}): hold-out {result.holdout_accuracy_best:.2f} %, "
             f"test {result.test_accuracy_best:.2f} %"
         )
         self._say(f"written: {self._folder.path}")

@@ -85,9 +85,16 @@ def _options(program: str) -> list[Option]:
 
 def _parse(program: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Only what was given, by the names of the rows."""
-    parser = argparse.ArgumentParser(prog=f"python -m smoothout.original {program}", argument_default=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m smoothout.original {program}",
+        usage=f"python -m smoothout.original {program} [flags of {program}.py]; --help lists them",
+        description=f"Takes the flags of the original's {program}.py and runs the command of smoothout that they mean.",
+        argument_default=argparse.SUPPRESS,
+    )
     for option in _options(program):
-        help_ = f"{option.ours.get(PROGRAMS[program], 'no effect')}. {option.note}".replace("%", "%%")
+        ours = option.ours.get(PROGRAMS[program])
+        meaning = f"here {ours}." if ours else "No effect."
+        help_ = f"{meaning} {option.note} [default: {option.default_in(program)}]".replace("%", "%%")
         if option.kind is bool:
             parser.add_argument(*option.flags, dest=option.name, action="store_true", help=help_)
             parser.add_argument(f"--no-{option.flags[0].lstrip('-')}", dest=option.name, action="store_false")

@@ -66,13 +66,24 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     weights = original_checkpoint.read(folder).weights if folder.is_file() else load_file(folder / WEIGHTS)
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    shapes = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
-    if missing or unknown or shapes:
+    shapes = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
+    if missing or unknown:
         raise ValueError(
-            f"{folder} was saved from another model: missing {missing[:3]}, unknown {unknown[:3]}, other shape "
-            f"{sorted(shapes)[:3]}. Name the model that it was trained with."
+            f"{folder} was saved from another model: missing {_few(missing)}, unknown {_few(unknown)}. Name the model "
+            f"that it was trained with."
+        )
+    if shapes:
+        other = [f"{name} {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in shapes]
+        raise ValueError(
+            f"{folder} was saved from a model of another size: {_few(other)}. Name the data that it was trained on, or "
+            f"give --num-classes, --input-size or --model-config."
         )
     model.load_state_dict(weights)
+
+
+def _few(names: list[str]) -> str:
+    """The first of them."""
+    return (", ".join(names[:3]) or "none") + (", ..." if len(names) > 3 else "")
 
 
 def load_state(folder: Path) -> dict[str, Any]:

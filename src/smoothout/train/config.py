@@ -83,7 +83,8 @@ class Network:
             made = None
         if not isinstance(made, dict) or not all(isinstance(name, str) for name in made):
             raise ValueError(
-                f"model_config is {self.model_config!r}; expected a dict of names and values, such as {{'depth': 20}}."
+                f"model_config is {self.model_config!r}; expected a dict of names and values, quoted for the shell: "
+                f"\"{{'depth': 20}}\"."
             )
         return made
 

@@ -16,8 +16,9 @@ from smoothout.results import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
 from smoothout.train import checkpoint, regime, trackers
 from smoothout.train.data.splits import in_order
+from smoothout.train.description import describe
 from smoothout.train.regime import Phase
-from smoothout.train.run import Run, describe, set_start
+from smoothout.train.run import Run, set_start
 from smoothout.train.run_folder import RunFolder
 
 # What tells the uses of a run's seed apart; the noise has its own in run.py.
@@ -61,8 +62,8 @@ def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False
     lines = describe(run)  # of the start, also when resumed
     progress = _resume(run, folder) if resume else _begin(run, folder)
     watcher.started(lines, run.plan.total_updates - progress.update)
-    trackers.start(run.accelerator, run.settings, folder.path.name)
     try:
+        trackers.start(run.accelerator, run.settings, folder.path.name)
         while progress.epoch < run.plan.epochs:
             row = _epoch(run, progress, watcher)
             progress.rows.append(row)
@@ -81,7 +82,7 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
     settings, plan = run.settings, run.plan
     began = time.perf_counter()
     seen = Seen()
-    _enter_phase(run, plan.regime.phases[progress.epoch])
+    _enter_phase(run, plan.phases[progress.epoch])
     run.model.train()
     for samples, ghosts in _updates(run, progress.epoch):
         lr = plan.lr(progress.update)
@@ -267,7 +268,7 @@ def _resume(run: Run, folder: RunFolder) -> Progress:
         return _start(run)  # interrupted before the first checkpoint
     checkpoint.load_weights(last, run.network)
     state = checkpoint.load_state(last)
-    _enter_phase(run, run.plan.regime.phases[state["epoch"] - 1])  # of the class that made the state
+    _enter_phase(run, run.plan.phases[state["epoch"] - 1])  # of the class that made the state
     run.optimizer.load_state_dict(state["optimizer"])
     run.smoother.load_state_dict(state["smoother"])
     if run.accelerator.scaler is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from smoothout.large_batch import learning_rate_factor, partition
 from smoothout.train.config import Settings
-from smoothout.train.regime import ModelRegime, Regime, resolve
+from smoothout.train.regime import ModelRegime, Phase, resolve
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Plan:
         stretch: Factor of the regime adaptation.
         base_batch: Samples per update at which the given learning rate holds.
         lr_factor: Of the learning-rate rule.
-        regime: How the optimizer is set in each epoch.
+        phases: How the optimizer is set in each epoch.
     """
 
     settings: Settings
@@ -29,7 +29,7 @@ class Plan:
     stretch: int
     base_batch: int
     lr_factor: float
-    regime: Regime
+    phases: tuple[Phase, ...]
 
     @property
     def total_updates(self) -> int:
@@ -43,7 +43,7 @@ class Plan:
         cosine = 1.0
         if options.lr_schedule == "cosine":
             cosine = (1 + math.cos(math.pi * update / self.total_updates)) / 2
-        return self.regime.phases[update // self.updates_per_epoch].lr * self.lr_factor * warm * cosine
+        return self.phases[update // self.updates_per_epoch].lr * self.lr_factor * warm * cosine
 
 
 def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None = None) -> Plan:
@@ -65,5 +65,5 @@ def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None
         stretch=stretch,
         base_batch=base,
         lr_factor=learning_rate_factor(settings.optimization.lr_rule, per_update, base),
-        regime=resolve(settings.optimization, model_regime, epochs, stretch),
+        phases=resolve(settings.optimization, model_regime, epochs, stretch),
     )

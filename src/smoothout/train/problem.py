@@ -1,7 +1,7 @@
 """What is learned: data, network and loss, each as the settings and the model itself say."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Problem:
         loss: Of evaluation.
         training_loss: The same, with label smoothing.
         regime: The model's ``regime``, None if it carries none.
+        outputs: Of the network; at least the classes of the data.
     """
 
     dataset: DataSet
@@ -34,6 +35,7 @@ class Problem:
     loss: Loss
     training_loss: Loss
     regime: Any
+    outputs: int = 0
 
 
 def pose(settings: Settings, device: torch.device) -> Problem:
@@ -60,8 +62,7 @@ def pose(settings: Settings, device: torch.device) -> Problem:
     network.to(device)
     loss, training_loss = _losses(network, settings.optimization.label_smoothing)
     problem = Problem(dataset, network, loss, training_loss, getattr(network, "regime", None))
-    _try(problem, settings)
-    return problem
+    return replace(problem, outputs=_try(problem, settings))
 
 
 def _losses(network: nn.Module, smoothing: float) -> tuple[Loss, Loss]:
@@ -81,8 +82,8 @@ def _losses(network: nn.Module, smoothing: float) -> tuple[Loss, Loss]:
 
 
 @torch.no_grad()
-def _try(problem: Problem, settings: Settings) -> None:
-    """Run two samples, so that what does not fit together is told before anything is written."""
+def _try(problem: Problem, settings: Settings) -> int:
+    """Run two samples, so that what does not fit together is told before anything is written; returns the outputs."""
     network, dataset, name = problem.network, problem.dataset, settings.network.model
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -99,6 +100,7 @@ def _try(problem: Problem, settings: Settings) -> None:
             module.training = training
     for loss in (problem.loss, problem.training_loss):
         _check_loss(loss(logits, targets), name)
+    return int(logits.shape[1])
 
 
 def _forward(network: nn.Module, prepared: Tensor, name: str, dataset: str) -> Any:

@@ -9,7 +9,7 @@ here is in docs/decisions/0007-regimes.md.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,9 +19,8 @@ from smoothout.train.config import Optimization
 
 DEFAULTS: Mapping[str, Any] = {"optimizer": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 _NEEDS_CLOSURE_OR_SPARSE = {"LBFGS", "SparseAdam", "Muon"}
-OF_MODEL, _DEFAULT = "the model's regime", "default"
+OF_MODEL = "the model's regime"
 _DECAY = 0.1
-_SHOWN = 8
 
 ModelRegime = Mapping[int, Mapping[str, Any]] | Callable[[int], Mapping[str, Any]]
 
@@ -34,19 +33,13 @@ class Phase:
         optimizer: Name of its class.
         lr: Learning rate at the base batch, before the learning-rate rule, warm-up and cosine.
         arguments: Its other arguments, such as momentum and weight_decay.
+        sources: Where each of these was taken from; "course" stands for how the rate goes on.
     """
 
     optimizer: str
     lr: float
     arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Regime:
-    """The phases of all epochs, and for each setting where it was taken from."""
-
-    phases: tuple[Phase, ...]
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
@@ -61,7 +54,9 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     }
 
 
-def resolve(options: Optimization, model_regime: ModelRegime | None, epochs: int, stretch: int = 1) -> Regime:
+def resolve(
+    options: Optimization, model_regime: ModelRegime | None, epochs: int, stretch: int = 1
+) -> tuple[Phase, ...]:
     """Settle the settings of every epoch: options first, then the model's regime, then defaults.
 
     Args:
@@ -69,6 +64,9 @@ def resolve(options: Optimization, model_regime: ModelRegime | None, epochs: int
         model_regime: What the model carries.
         epochs: Of the whole run, after regime adaptation.
         stretch: Factor of the regime adaptation: epoch e of the run is epoch e // stretch of the regime.
+
+    Returns:
+        A phase for each epoch of the run.
 
     Raises:
         TypeError, ValueError: For a regime of another form, or settings that an optimizer does not take.
@@ -79,9 +77,9 @@ def resolve(options: Optimization, model_regime: ModelRegime | None, epochs: int
     for epoch, rate in enumerate(rates):
         settings = carried[epoch // stretch]
         name = options.optimizer or settings.get("optimizer", DEFAULTS["optimizer"])
-        phases.append(Phase(name, rate, _arguments(options, name, settings)))
+        phases.append(Phase(name, rate, _arguments(options, name, settings), _sources(options, name, settings)))
     _try(phases)
-    return Regime(tuple(phases), _sources(options, carried[0]))
+    return tuple(phases)
 
 
 def _unroll(regime: ModelRegime | None, epochs: int) -> list[dict[str, Any]]:
@@ -177,8 +175,9 @@ def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any
                 f"{name} is {value} and {optimizer} has none. Leave --{name.replace('_', '-')} out, or use another "
                 f"--optimizer."
             )
-    # What a model's regime leaves open stays at torch's defaults, as in the original.
-    defaults = {} if settings else {name: DEFAULTS[name] for name in given}
+    # What a model's regime leaves open stays at the optimizer's own default, as in the original.
+    own = inspect.signature(optimizers()[optimizer]).parameters
+    defaults = {name: own[name].default if settings else DEFAULTS[name] for name in given if name in own}
     chosen = defaults | dict(settings) | {name: value for name, value in given.items() if value is not None}
     return {name: value for name, value in chosen.items() if name in taken and name != "lr"}
 
@@ -205,61 +204,22 @@ def _try(phases: Sequence[Phase]) -> None:
         before = (phase.optimizer, phase.arguments)
 
 
-def _sources(options: Optimization, carried: Mapping[str, Any]) -> dict[str, str]:
-    """Where the settings of the first epoch come from, by their names; "course" stands for that of the rate."""
-    found = dict.fromkeys(carried, OF_MODEL)
+def _sources(options: Optimization, optimizer: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Where the settings of an epoch come from."""
+    default = f"{optimizer}'s own" if settings else "default"
+    found = {**dict.fromkeys(DEFAULTS, default), **dict.fromkeys(settings, OF_MODEL)}
     found |= {name: _flag(name) for name in DEFAULTS if getattr(options, name) is not None}
-    course = next((n for n in ("lr_schedule", "milestones", "lr_decay") if getattr(options, n) not in (None, ())), None)
-    if course is not None:
-        found["course"] = _flag(course)
-    elif "lr" in carried:
-        found["course"] = OF_MODEL
+    course = [name for name in ("lr_schedule", "milestones", "lr_decay") if getattr(options, name) not in (None, ())]
+    if course:
+        found["course"] = _flag(course[0])
+    else:
+        scaled = f"--lr, along {OF_MODEL}" if options.lr is not None else OF_MODEL
+        found["course"] = scaled if "lr" in settings else "default"
     return found
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def describe(regime: Regime, options: Optimization, factor: float, rule: str) -> list[str]:
-    """Lines that say what is in force from when, and what was taken from where.
-
-    Args:
-        regime: Of the run.
-        options: As given.
-        factor: Of the learning-rate rule; rates are shown with it.
-        rule: Its name and base batch, in words.
-    """
-    first, sources = regime.phases[0], regime.sources
-    parts = [f"optimizer: {first.optimizer} ({sources.get('optimizer', _DEFAULT)})"]
-    parts += [f"{key} {_text(value)} ({sources.get(key, _DEFAULT)})" for key, value in sorted(first.arguments.items())]
-    rate = f"{_text(first.lr * factor)} = {_text(first.lr)} ({sources.get('lr', _DEFAULT)}) {rule}"
-    if options.warmup_steps:
-        rate += f", warm-up over {options.warmup_steps} updates (--warmup-steps)"
-    if options.lr_schedule in ("cosine", "constant"):
-        rate += f", {options.lr_schedule} (--lr-schedule)"
-    lines = [", ".join(parts), f"learning rate: {rate}"]
-    changes = [
-        f"from epoch {epoch} {_change(before, after, factor, sources.get('course', _DEFAULT))}"
-        for epoch, (before, after) in enumerate(zip(regime.phases, regime.phases[1:], strict=False), 2)
-        if before != after
-    ]
-    if changes:
-        lines.append(f"then: {'; '.join(changes[:_SHOWN])}{'; ...' if len(changes) > _SHOWN else ''}")
-    return lines
-
-
-def _change(before: Phase, after: Phase, factor: float, course: str) -> str:
-    """What changes between two epochs; all but the rate changes only by the model's regime."""
-    parts = [] if before.optimizer == after.optimizer else [f"{after.optimizer} ({OF_MODEL})"]
-    if before.lr != after.lr:
-        parts.append(f"lr {_text(after.lr * factor)} ({course})")
-    changed = {name: value for name, value in after.arguments.items() if before.arguments.get(name) != value}
-    return ", ".join(parts + [f"{name} {_text(value)} ({OF_MODEL})" for name, value in changed.items()])
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def make_optimizer(phase: Phase, parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -1,6 +1,5 @@
-"""A run before its first step: everything that it needs, made from its settings, and what it is in words."""
+"""A run before its first step: everything that it needs, made from its settings."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
-from smoothout import schedules
 from smoothout.noise.philox import fold
 from smoothout.smoothing import SmoothOut
 from smoothout.train import checkpoint, device, regime, trackers
@@ -18,7 +16,6 @@ from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet
 from smoothout.train.plan import Plan, make_plan
 from smoothout.train.problem import Loss, pose
-from smoothout.train.user_code import is_user_code
 from smoothout.weights import exclude_batch_norm, exclude_nothing
 
 NOISE = 5  # tells the noise from the other uses of a run's seed, which are in the loop
@@ -39,6 +36,7 @@ class Run:
     smoother: SmoothOut
     accelerator: Accelerator
     initial: list[Tensor]
+    outputs: int
 
 
 def prepare(
@@ -63,7 +61,7 @@ def prepare(
     problem = pose(settings, accelerator.device)
     network = problem.network
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
-    first = plan.regime.phases[settings.schedule.start_epoch]
+    first = plan.phases[settings.schedule.start_epoch]
     model, optimizer = accelerator.prepare(network, regime.make_optimizer(first, network.parameters(), first.lr))
     smoother = SmoothOut(
         network,
@@ -93,6 +91,7 @@ def prepare(
         smoother,
         accelerator,
         initial=[],
+        outputs=problem.outputs,
     )
     if not resume:
         set_start(run)
@@ -122,60 +121,3 @@ def _accelerator(settings: Settings, track: Sequence[trackers.Tracker], logging_
         )
     mixed = "no" if schedule.precision == "fp32" else schedule.precision
     return Accelerator(cpu=cpu, mixed_precision=mixed, log_with=list(track) or None, project_dir=logging_dir)
-
-
-def describe(run: Run) -> list[str]:
-    """What the run is, in lines for the log."""
-    plan, batches, settings = run.plan, run.settings.batches, run.settings
-    weights = sum(parameter.numel() for parameter in run.network.parameters())
-    where = "" if is_user_code(settings.data.dataset) else f" (data folder: {settings.data.folder})"
-    ghosts = -(-batches.batch_size // batches.ghost_batch_size)
-    return [
-        f"data: {settings.data.dataset}{where}, {len(run.dataset.train)} train, {len(run.dataset.holdout)} hold-out, "
-        f"{len(run.dataset.test)} test samples of {'x'.join(map(str, run.dataset.input_shape))}, "
-        f"{run.dataset.classes} classes",
-        f"model: {settings.network.model}, {weights:,} weights"
-        + (f", from {settings.network.weights}" if settings.network.weights else "")
-        + f", on {run.accelerator.device}",
-        f"updates: {plan.updates_per_epoch} an epoch, {plan.total_updates} in all, of {batches.accumulation} x "
-        f"{batches.batch_size} samples in about {ghosts * batches.accumulation} ghost batches of "
-        f"{batches.ghost_batch_size}",
-        f"epochs: {plan.epochs}"
-        + (f" = {settings.schedule.epochs} x {plan.stretch} by regime adaptation" if plan.stretch > 1 else "")
-        + (f", from epoch {settings.schedule.start_epoch + 1}" if settings.schedule.start_epoch else ""),
-        *regime.describe(
-            plan.regime,
-            settings.optimization,
-            plan.lr_factor,
-            f"by rule {settings.optimization.lr_rule!r} from base batch {plan.base_batch}",
-        ),
-        _describe_noise(run),
-    ]
-
-
-def _describe_noise(run: Run) -> str:
-    noise, smoother = run.settings.noise, run.smoother
-    if noise.strength == 0:
-        return "noise: off"
-    summary = smoother.summary()
-    if summary.weights == 0:
-        warnings.warn(
-            f"strength is {noise.strength:g} and no weight gets noise: all of {run.settings.network.model} is "
-            f"BatchNorm, frozen or quiet. See SmoothOut.summary().",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    factor = schedules.resolve(
-        noise.noise_schedule,
-        anneal_index=noise.anneal_index,
-        tanh_scale=noise.tanh_scale,
-        cosine_gain=noise.cosine_gain,
-        total_steps=run.plan.total_updates,
-    )
-    # Every schedule that has a name rises or falls all the way.
-    most = noise.strength * max(factor(noise.start_step), factor(run.plan.total_updates - 1))
-    rising = "" if most == noise.strength else f" (at most {most:.3g} in the run)"
-    return (
-        f"noise: strength {noise.strength:g}{rising}, scale {noise.scale}, {noise.distribution}, "
-        f"{noise.noise_schedule}; {summary.weights:,} weights, r = {summary.relative_noise:.3g} at the start"
-    )

@@ -24,14 +24,24 @@ def check(names: Sequence[Tracker]) -> None:
 
 
 def start(accelerator: Accelerator, settings: Settings, run_name: str) -> None:
-    """Open the trackers that the accelerator was made with, and tell them the settings."""
+    """Open the trackers that the accelerator was made with, and tell them the settings.
+
+    Raises:
+        RuntimeError: If one cannot start.
+    """
     config = {
         name: value if isinstance(value, (bool, int, float, str)) else str(value)
         for name, value in settings.flat().items()
         if value is not None
     }
     own = {"wandb": {"name": run_name}, "mlflow": {"run_name": run_name}}
-    accelerator.init_trackers("smoothout", config, init_kwargs=own)
+    try:
+        accelerator.init_trackers("smoothout", config, init_kwargs=own)
+    except Exception as error:  # each library raises its own
+        raise RuntimeError(
+            f"a tracker could not start: {type(error).__name__}: {str(error).strip()} Set it up (WANDB_MODE=offline or "
+            f"wandb login; MLFLOW_TRACKING_URI), then go on with --resume; or leave --track out."
+        ) from error
 
 
 def log(accelerator: Accelerator, row: Mapping[str, Any], epoch: int) -> None:

@@ -42,7 +42,14 @@ class OnPicture:
 
     def __call__(self, sample: Any) -> Tensor:
         """Transform one sample."""
-        made = self.transform(_picture(sample))
+        picture = _picture(sample)
+        try:
+            made = self.transform(picture)
+        except Exception as error:  # whatever a user's transform raises
+            raise ValueError(
+                f"input_transform[{self.name!r}] failed on a {type(picture).__name__}: {type(error).__name__}: "
+                f"{error}. Images come as PIL images; expected a transform that takes one and ends with ToTensor()."
+            ) from error
         if not isinstance(made, Tensor) or not made.is_floating_point():
             got = f"a Tensor of {made.dtype}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
             raise TypeError(
