@@ -76,8 +76,9 @@ OPTIONS: tuple[Option, ...] = (
         "--dataset",
         "cifar10",
         _same("--dataset"),
-        "A folder becomes `imagefolder`. Data are searched in `./pytorch-gen` if that is there, else as "
-        "`--data-dir` says; they are fetched if they are missing, as in the original.",
+        "A folder of another name than a data set becomes `imagefolder`. Data are searched in `./pytorch-gen` if that "
+        "is there, else where `SMOOTHOUT_DATA` points, else in `./data`; they are fetched if they are missing, as in "
+        "the original. A checkpoint of ours names its own data and model.",
     ),
     _row(
         "--mode",
@@ -112,7 +113,7 @@ OPTIONS: tuple[Option, ...] = (
         "--gpus",
         "0",
         _same("--device"),
-        "The first one of the list; without CUDA the CPU, with a notice.",
+        "The first one of the list; the first GPU if there is no such one, without CUDA the CPU, with a notice.",
     ),
     _row(
         "--workers -j",
@@ -248,7 +249,7 @@ OPTIONS: tuple[Option, ...] = (
         "--resume",
         "",
         "--resume",
-        "A run of this version goes on exactly. A file of the original, or a folder with its `model_best.pth.tar`, "
+        "A run of this version goes on exactly, with its own settings. A file of the original, or a folder with its `model_best.pth.tar`, "
         "gives weights and start epoch (`--weights`, `--start-epoch`); it holds no optimizer.",
     ),
     _row(
