@@ -299,6 +299,16 @@ def test_data_lie_where_the_original_had_them(here):
     assert command("main_gbn", "--dataset", "mine")[1:5] == ("--dataset", "imagefolder", "--data-dir", "mine")
 
 
+def test_arguments_of_the_model_that_are_options_here():
+    config = "{'depth': 20, 'num_classes': 5, 'noise': 0.1, 'input_size': 16, 'dataset': 'cifar100'}"
+    words = command("main_gbn", "--model_config", config)
+    for flag, value in (
+        *(("--model-config", "{'depth': 20}"), ("--num-classes", "5"), ("--relu-noise", "0.1")),
+        *(("--input-size", "16"), ("--dataset", "cifar10")),
+    ):
+        assert words[words.index(flag) + 1] == value
+
+
 def test_a_checkpoint_names_its_model_itself(here):
     (here / "run").mkdir()
     (here / "old.pth.tar").touch()
@@ -323,7 +333,7 @@ OTHERS = {
     *("visualize_train", "epsilon", "manifolds", "times"),
 }
 ANY = {int: "7", float: "0.7", str: "x"}
-FITTING = {"mode": "train", "type": "torch.FloatTensor", "gpus": "3", "resume": ""}
+FITTING = {"model_config": "{'depth': 8}", "mode": "train", "type": "torch.FloatTensor", "gpus": "3", "resume": ""}
 BY_ANOTHER = {"lr_bb_fix": "--lr-rule", "visualize_train": "--splits", "gpus": "--device", "type": "--device"}
 
 

@@ -99,8 +99,9 @@ OPTIONS: tuple[Option, ...] = (
         "--model_config",
         "",
         _same("--model-config"),
-        "Reaches every model: the original's f1, shallow nets and AlexNets ignored `num_classes`. An argument that a "
-        "model does not take is an error.",
+        "Reaches every model: the original's f1, shallow nets and AlexNets ignored `num_classes`. Its `num_classes`, "
+        "`input_size` and `noise` become `--num-classes`, `--input-size` and `--relu-noise`. An argument that a model "
+        "does not take is an error.",
     ),
     _row(
         "--type",
@@ -249,8 +250,8 @@ OPTIONS: tuple[Option, ...] = (
         "--resume",
         "",
         "--resume",
-        "A run of this version goes on exactly, with its own settings. A file of the original, or a folder with its `model_best.pth.tar`, "
-        "gives weights and start epoch (`--weights`, `--start-epoch`); it holds no optimizer.",
+        "A run of this version goes on exactly, with its own settings. A file of the original, or a folder with its "
+        "`model_best.pth.tar`, gives weights and start epoch (`--weights`, `--start-epoch`); it holds no optimizer.",
     ),
     _row(
         "--evaluate -e",

@@ -12,7 +12,7 @@ from smoothout import _checks
 from smoothout.original.options import OPTIONS, PROGRAMS, Option
 from smoothout.train.data import DATA_SETS
 from smoothout.train.data.files import DOWNLOADABLE
-from smoothout.train.original_checkpoint import read
+from smoothout.train.original_checkpoint import parse_config, read, split_config
 from smoothout.train.user_code import is_user_code
 
 _DATA = Path("pytorch-gen")
@@ -190,10 +190,17 @@ def _problem(call: Call) -> list[str]:
     if "model" in call.given or not (folder or file):
         model = call.values["model"]
         words += ["--model", _MODELS.get(model, model)]
-    for name in ("input_size", "model_config", "workers"):
+    for name in ("input_size", "workers"):
         if name in call.given:
             words += _word(_option(name), call.given[name], "train")
-    return words + _device(call)
+    return words + _config(call.values["model_config"]) + _device(call)
+
+
+def _config(text: str) -> list[str]:
+    """The model's arguments; those that are options here become such."""
+    changes, config = split_config(parse_config(text, "--model_config"))
+    words = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [*words, *(["--model-config", repr(config)] if config else [])]
 
 
 def _data(call: Call) -> list[str]:

@@ -62,18 +62,25 @@ def read(path: Path) -> OriginalCheckpoint:
         raise ValueError(
             f"{path} holds {kinds}; expected a number, a name and a dict of tensors, as the original program wrote."
         )
-    return OriginalCheckpoint(_RENAMED.get(name, name), _config(content["config"], path), epoch, translate(state))
+    return OriginalCheckpoint(_RENAMED.get(name, name), parse_config(content["config"], path), epoch, translate(state))
 
 
-def _config(config: Any, path: Path) -> dict[str, Any]:
-    """The option --model_config as it was stored: text, perhaps empty, or a dict."""
+def parse_config(config: Any, where: object) -> dict[str, Any]:
+    """The original's --model_config as it is given or stored: text, perhaps empty, or a dict."""
     try:
         found: Any = ast.literal_eval(config) if isinstance(config, str) and config.strip() else config or {}
     except (ValueError, SyntaxError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} has the model config {config!r}; expected a dict, as text or as itself.")
+        raise ValueError(f"{where} has the model config {config!r}; expected a dict, as text or as itself.")
     return found
+
+
+def split_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is a setting of its own here, by its name, and the rest: further arguments of the model."""
+    renamed = {"noise": "relu_noise", "num_classes": "num_classes", "input_size": "input_size"}
+    settings = {ours: config[theirs] for theirs, ours in renamed.items() if config.get(theirs) is not None}
+    return settings, {name: value for name, value in config.items() if name not in {*renamed, "dataset"}}
 
 
 def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,16 +113,11 @@ def settings_of(found: OriginalCheckpoint, dataset: str | None, path: Path) -> S
     Raises:
         ValueError: If the data are not named; the file does not say them.
     """
-    config = dict(found.config)
-    dataset = dataset or config.pop("dataset", None)
+    dataset = dataset or found.config.get("dataset")
     if dataset is None:
         raise ValueError(f"{path} does not say which data it was trained on. Name them, such as --dataset cifar10.")
-    config.pop("dataset", None)
-    changes: dict[str, Any] = {"model": found.model, "dataset": dataset, "holdout": 0.0}
-    for theirs, ours in (("noise", "relu_noise"), ("num_classes", "num_classes"), ("input_size", "input_size")):
-        value = config.pop(theirs, None)
-        if value is not None:
-            changes[ours] = value
+    changes, config = split_config(found.config)
+    changes |= {"model": found.model, "dataset": dataset, "holdout": 0.0}
     # The original's networks had the outputs of the published data, whatever the folder held.
     outputs = [len(value) for value in found.weights.values() if value.dim() == 2]
     if outputs:
