@@ -185,9 +185,9 @@ def _checkpoint(call: Call) -> str:
 def _problem(call: Call) -> list[str]:
     """Data, model, precision and device: what all programs share."""
     # A checkpoint's folder names its data and its model, a file of the original its model.
-    folder, file = (getattr(Path(call.values["evaluate"] or "-"), is_)() for is_ in ("is_dir", "is_file"))
-    words = [] if folder and "dataset" not in call.given else _data(call)
-    if "model" in call.given or not (folder or file):
+    checkpoint = Path(call.values["evaluate"]) if call.values["evaluate"] else None
+    words = [] if checkpoint and checkpoint.is_dir() and "dataset" not in call.given else _data(call)
+    if "model" in call.given or not (checkpoint and checkpoint.exists()):
         model = call.values["model"]
         words += ["--model", _MODELS.get(model, model)]
     for name in ("input_size", "workers"):

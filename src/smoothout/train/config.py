@@ -27,15 +27,15 @@ class Data:
     dataset: str = "mnist1d"
     """mnist1d, digits, mnist, fashion_mnist, cifar10, cifar100, stl10, imagenet, imagefolder, or FILE.py:function."""
     data_dir: Path | None = None
-    """Folder of the data sets [default: the variable SMOOTHOUT_DATA, else ./data]."""
+    """Folder of the data sets [None: the variable SMOOTHOUT_DATA, else ./data]."""
     download: bool = False
     """Fetch the data set if it is not there (mnist, fashion_mnist, cifar10, cifar100, stl10)."""
     holdout: float | None = None
-    """Share of the training samples held out for choosing [default: 0.1; mnist1d: 0.5, generated besides]."""
+    """Share of the training samples held out for choosing [None: 0.1; mnist1d: 0.5, generated besides]."""
     augment: bool = True
     """Random crops and flips of training images."""
     input_size: int | None = None
-    """Side in pixels that images are brought to [default: their own; 224 for imagenet and images of unequal size]."""
+    """Side in pixels that images are brought to [None: their own; 224 for imagenet and images of unequal size]."""
     workers: int = 2
     """Processes that read images too many to keep in memory."""
 
@@ -62,7 +62,7 @@ class Network:
     model_config: str = "{}"
     """Further arguments of the model as a Python dict, such as "{'depth': 20}"."""
     num_classes: int | None = None
-    """Outputs of the network [default: the classes of the data]."""
+    """Outputs of the network [None: the classes of the data]."""
     relu_noise: float = 0.0
     """s: in training each activation of a ReLU is multiplied by U(1 - s, 1 + s); resnet only."""
     weights: Path | None = None
@@ -112,25 +112,25 @@ class Optimization:
     """How the weights step."""
 
     optimizer: str | None = None
-    """A class of torch.optim that needs no closure [default: the model's regime, else SGD]."""
+    """A class of torch.optim that needs no closure [None: the model's regime, else SGD]."""
     lr: float | None = None
-    """Learning rate of the first epoch at --base-batch samples [default: the model's regime, else 0.05]."""
+    """Learning rate of the first epoch at --base-batch samples [None: the model's regime, else 0.05]."""
     lr_rule: LearningRateRule = "sqrt"
     """Factor on the rate: sqrt(samples per update / base batch), linear in it, or none."""
     base_batch: int | None = None
-    """Samples per update at which the rate holds [default: the ghost batch size]."""
+    """Samples per update at which the rate holds [None: the ghost batch size]."""
     lr_schedule: LearningRateSchedule | None = None
-    """Decay at milestones, along a cosine to 0, or not at all [default: the model's regime, else milestones]."""
+    """Decay at milestones, along a cosine to 0, or not at all [None: the model's regime, else milestones]."""
     milestones: tuple[int, ...] = ()
-    """Epochs after which the rate is multiplied by --lr-decay [default: the model's regime, else 1/2 and 3/4]."""
+    """Epochs after which the rate is multiplied by --lr-decay [none: the model's regime, else 1/2 and 3/4]."""
     lr_decay: float | None = None
-    """Factor at each milestone [default: 0.1]."""
+    """Factor at each milestone [None: 0.1]."""
     warmup_steps: int = 0
     """Updates over which the rate rises linearly from 0."""
     momentum: float | None = None
-    """Momentum, where the optimizer has one [default: the model's regime; of a model without one 0.9]."""
+    """Momentum, where the optimizer has one [None: the model's regime; of a model without one 0.9]."""
     weight_decay: float | None = None
-    """Weight decay, on every parameter [default: the model's regime; of a model without one 1e-4]."""
+    """Weight decay, on every parameter [None: the model's regime; of a model without one 1e-4]."""
     regime: bool = True
     """Take from the model's regime, if it carries one, what is not given here."""
     clip: float = 5.0
