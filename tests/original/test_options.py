@@ -220,7 +220,7 @@ def test_evaluate(base, here, capsys):
     assert run(["evaluate", "--dataset", DATA, "--model", MODEL]) == 2
     assert "evaluate needs a checkpoint. Name it: --evaluate FILE." in capsys.readouterr().err
     assert run(["main_gbn", *words, "--ss", "0.1"]) == 0
-    assert "notice: --sharpness-smoothing has no effect in main_gbn" not in capsys.readouterr().err
+    assert "notice: --sharpness-smoothing is left out: main_gbn evaluates without" in capsys.readouterr().err
     assert run(["evaluate", *words, "--mode", "both"]) == 2
     assert "mode is 'both'; expected val or train" in capsys.readouterr().err
 
@@ -274,6 +274,13 @@ def test_gpus(monkeypatch):
     assert command("main_gbn", "--type", "torch.FloatTensor")[-20:].count("cpu") == 1
 
 
+def test_gpus_that_are_no_numbers(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert run(["main_gbn", "--gpus", "None"]) == 2
+    assert "--gpus is 'None'; expected numbers, such as 0 or 0,1" in capsys.readouterr().err
+
+
 def test_mistakes_are_told(capsys):
     assert run(["main.py"]) == 2
     assert "the program is 'main'; expected one of evaluate, main_gbn" in capsys.readouterr().err
@@ -307,6 +314,11 @@ def test_arguments_of_the_model_that_are_options_here():
         *(("--input-size", "16"), ("--dataset", "cifar10")),
     ):
         assert words[words.index(flag) + 1] == value
+
+
+def test_relu_noise_is_of_training_alone():
+    assert "--relu-noise" not in command("evaluate", "--evaluate", "x", "--model_config", "{'noise': 0.1}")
+    assert "--relu-noise" not in command("main_gbn", "--evaluate", "x", "--model_config", "{'noise': 0.1}")
 
 
 def test_a_checkpoint_names_its_model_itself(here):

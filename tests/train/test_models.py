@@ -312,7 +312,7 @@ def test_what_a_model_does_not_take(name, taken):
     # What the data or other options give is no part of the configuration either.
     for key in ("layers", "classes", "input_shape", "relu_noise"):
         with pytest.raises(
-            ValueError, match=f"the model config gives '{key}', which '{name}' does not take; it takes {taken}[.]$"
+            ValueError, match=f"the model config gives '{key}', which '{name}' does not take; it takes {taken}[.]"
         ):
             models.build(name, (3, 224, 224), 10, 0, config={key: 1})
 

@@ -95,17 +95,17 @@ BAD = [
     (
         f"{LINEAR}    return nn.Linear(7, num_classes)",
         {},
-        "does not take a batch of shape .2, 6. and type .* from",
+        "does not take a batch of shape .3, 6. and type .* from",
     ),
     (
         f"{LINEAR}    return nn.Linear(6, 3)",
         {},
-        r"returns .2, 3. for 2 samples; expected logits of shape .2, 4 or more",
+        r"returns .3, 3. for 3 samples; expected logits of shape .3, 4 or more",
     ),
     (
         f"{LINEAR}    net.criterion = nn.CrossEntropyLoss(reduction='none')\n    return net",
         {},
-        "returns .2,.; expected",
+        "returns .3,.; expected",
     ),
     (
         f"{LINEAR}    net.criterion = nn.CrossEntropyLoss\n    return net",
@@ -115,6 +115,18 @@ BAD = [
     (f"{LINEAR}    return net", {"num_classes": 3}, "num_classes is 3 and .*blobs has 4 classes; expected at least as"),
     (f"{LINEAR}    return net", {"holdout": 0.0}, "holdout is 0; training chooses its best epoch"),
     (f"{LINEAR}    net.regime = 3\n    return net", {}, "the model's regime is a int"),
+]
+
+
+BAD += [
+    (
+        f"{LINEAR}    net.criterion = nn.GaussianNLLLoss\n    return net",
+        {},
+        "criterion of the model .* failed: TypeError",
+    ),
+    (f"{LINEAR}    net.criterion = lambda: 3\n    return net", {}, "criterion of .* failed: .*Expected a function of"),
+    (f"class C:\n    def __init__(self, w): pass\n{LINEAR}    net.criterion = C\n    return net", {}, "cannot be made"),
+    (f"{LINEAR}    net.criterion = nn.MSELoss\n    return net", {}, "criterion of .* failed: (Runtime|UserW)"),
 ]
 
 
@@ -135,7 +147,7 @@ def model(num_classes, input_shape):
 
 def test_transforms_that_do_not_fit_are_told_at_once(net):
     for split in ("train", "eval"):
-        with pytest.raises(ValueError, match=r"does not take a batch of shape .2, 3, 10, 10. and type torch.float32"):
+        with pytest.raises(ValueError, match=r"does not take a batch of shape .[34], 3, 10, 10. and type"):
             posed(net(TRANSFORMS + OTHER_CROP.replace("SPLIT", split), "pictures"))
     body = f"{LINEAR}    net.input_transform = transforms.ToTensor()\n    return net"
     with pytest.raises(TypeError, match="input_transform is ToTensor; expected a mapping with 'train' and 'eval'"):
@@ -150,6 +162,38 @@ def test_bytes_that_nothing_makes_floats_of(net):
 
 def test_more_outputs_than_classes(net):
     assert prepare(net(f"{LINEAR}    return net", num_classes=9)).network.out_features == 9
+
+
+AUXILIARY = """
+class Net(nn.Linear):
+    def forward(self, x):
+        return (super().forward(x),) * 2 if self.training else super().forward(x)
+def model(num_classes, input_shape):
+    return Net(*input_shape, num_classes)
+"""
+
+
+def test_what_only_training_shows_is_told_at_once(net):
+    with pytest.raises(ValueError, match="returns a tuple for 4 samples; expected logits .*without auxiliary outputs"):
+        posed(net(AUXILIARY))
+
+
+def test_a_criterion_that_is_a_module_is_no_layer(net):
+    weighted = "net.criterion = nn.CrossEntropyLoss(weight=torch.ones(4))"
+    body = f"{LINEAR}    net = nn.Sequential(net)\n    {weighted}\n    return net"
+    problem = posed(net(body))
+    assert set(problem.network.state_dict()) == {"0.weight", "0.bias"}
+    assert isinstance(problem.loss, nn.CrossEntropyLoss)
+
+
+def test_a_single_training_sample(net):
+    data = (
+        "def one():\n    generator = torch.Generator().manual_seed(0)\n"
+        "    split = lambda n: (torch.randn(n, 6, generator=generator), torch.zeros(n, dtype=torch.int64))\n"
+        "    return {'train': split(1), 'holdout': split(2), 'test': split(2)}\n"
+    )
+    settings = net(f"{data}{LINEAR}    return net")
+    assert posed(settings.replace(dataset=settings.network.model.replace(":model", ":one"))).outputs == 1
 
 
 def test_the_trial_leaves_the_network_as_it_was(net):

@@ -87,7 +87,7 @@ def test_given_momentum_weight_decay_and_optimizer_win_in_every_epoch():
 def test_another_optimizer_needs_its_own_rate():
     with pytest.raises(
         ValueError,
-        match="the optimizer is Adam and the .* has learning rates for SGD; expected",
+        match="the optimizer is Adam and the .* has learning rates for SGD; expected one that",
     ):
         phases({"optimizer": "Adam"}, SEED_README)
 
@@ -142,6 +142,25 @@ LATE = [
 def test_what_an_optimizer_refuses_later_is_told_at_once(regime, text):
     with pytest.raises(ValueError, match=text):
         phases(regime=regime)
+
+
+@pytest.mark.parametrize("course", [{"lr_schedule": "cosine"}, {"milestones": (1,)}, {"lr_decay": 0.5}])
+def test_a_rate_is_never_another_optimizers(course):
+    with pytest.raises(ValueError, match="the optimizer is Adam and the model's regime has learning rates for SGD"):
+        phases({"optimizer": "Adam", **course}, SEED_README)
+    with pytest.raises(ValueError, match="the optimizer is that of the regime and .* for Adam, SGD; expected one"):
+        phases(course, TWO)
+
+
+def test_a_regime_that_starts_late():
+    regime = {2: {"weight_decay": 5e-4}}
+    assert [p.arguments for p in phases(regime=regime, epochs=3)] == [
+        *({"momentum": 0, "weight_decay": 0},) * 2,
+        {"momentum": 0, "weight_decay": 5e-4},
+    ]
+    assert rates({"lr_schedule": "constant"}, {2: {"lr": 0.01}}, epochs=3) == [0.05] * 3
+    with pytest.raises(ValueError, match="sets lr later, but not in epoch 0; .* Give --lr-schedule, or --no-regime"):
+        rates({"lr": 0.1}, {2: {"lr": 0.01}})
 
 
 TWO = {0: {"optimizer": "SGD", "lr": 0.1}, 3: {"optimizer": "Adam", "lr": 1e-3}}

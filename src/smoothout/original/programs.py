@@ -149,6 +149,12 @@ def _evaluate(call: Call) -> list[str]:
     if call.program == "evaluate":
         words += ["--strength", str(values["sharpness_smoothing"]), "--no-exclude-bn", "--draws", "1"]
         words += ["--augment"] if values["augment"] else []
+        return words
+    call.notices.extend(
+        f"{_option(name).flags[0]} is left out: {call.program} evaluates without; the program evaluate takes it."
+        for name in ("sharpness_smoothing", "augment")
+        if name in call.given
+    )
     return words
 
 
@@ -193,12 +199,14 @@ def _problem(call: Call) -> list[str]:
     for name in ("input_size", "workers"):
         if name in call.given:
             words += _word(_option(name), call.given[name], "train")
-    return words + _config(call.values["model_config"]) + _device(call)
+    return words + _config(call) + _device(call)
 
 
-def _config(text: str) -> list[str]:
+def _config(call: Call) -> list[str]:
     """The model's arguments; those that are options here become such."""
-    changes, config = split_config(parse_config(text, "--model_config"))
+    changes, config = split_config(parse_config(call.values["model_config"], "--model_config"))
+    if PROGRAMS[call.program] != "train" or call.values["evaluate"]:
+        changes.pop("relu_noise", None)  # there is none in evaluation
     words = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return [*words, *(["--model-config", repr(config)] if config else [])]
 
@@ -233,6 +241,8 @@ def _gpu(call: Call) -> str:
     if found == 0:
         call.notices.append("torch finds no CUDA device; this runs on the CPU.")
         return "cpu"
+    if not gpus[0].isdigit():
+        raise ValueError(f"--gpus is {call.values['gpus']!r}; expected numbers, such as 0 or 0,1.")
     first = int(gpus[0])
     device = f"cuda:{first if first < found else 0}"
     if first >= found:

@@ -13,6 +13,8 @@ from smoothout.train import data, models
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet
 
+_CRITERION = "Expected a function of (logits, targets), or a class of such that is made without arguments."
+
 #: (logits, targets) -> mean loss of the batch.
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,14 +62,15 @@ def pose(settings: Settings, device: torch.device) -> Problem:
         dataset = dataset.transformed(transforms, augment=settings.data.augment, workers=settings.data.workers)
     dataset = dataset.to(device)
     network.to(device)
-    loss, training_loss = _losses(network, settings.optimization.label_smoothing)
+    loss, training_loss = _losses(network, settings.optimization.label_smoothing, device)
     problem = Problem(dataset, network, loss, training_loss, getattr(network, "regime", None))
     return replace(problem, outputs=_try(problem, settings))
 
 
-def _losses(network: nn.Module, smoothing: float) -> tuple[Loss, Loss]:
+def _losses(network: nn.Module, smoothing: float, device: torch.device) -> tuple[Loss, Loss]:
     """Losses of evaluation and of training."""
-    own = getattr(network, "criterion", None)
+    # As a module it would be a layer of the network: trained, given noise and saved.
+    own = network._modules.pop("criterion", None) or getattr(network, "criterion", None)
     if own is None:
         return functional.cross_entropy, lambda logits, y: functional.cross_entropy(
             logits, y, label_smoothing=smoothing
@@ -77,55 +80,73 @@ def _losses(network: nn.Module, smoothing: float) -> tuple[Loss, Loss]:
             f"label_smoothing is {smoothing} and the model carries its own criterion; expected one of them. "
             f"Smooth the labels in the criterion, or leave --label-smoothing out."
         )
-    made: Loss = own() if isinstance(own, type) else own
+    if isinstance(own, nn.Module):
+        object.__setattr__(network, "criterion", own)
+    try:
+        made: Loss = own() if isinstance(own, type) else own
+    except TypeError as error:
+        raise ValueError(f"the model's criterion cannot be made: {error}. {_CRITERION}") from error
+    if isinstance(made, nn.Module):
+        made.to(device)
     return made, made
 
 
 @torch.no_grad()
 def _try(problem: Problem, settings: Settings) -> int:
-    """Run two samples, so that what does not fit together is told before anything is written; returns the outputs."""
-    network, dataset, name = problem.network, problem.dataset, settings.network.model
+    """Run a few samples, so that what does not fit together is told before anything is written; returns the outputs."""
+    network = problem.network
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    buffers: list[tuple[Tensor, Tensor]] = []
     try:
         with torch.random.fork_rng():  # a lazy layer takes its first weights now
             torch.default_generator.manual_seed(fold(settings.schedule.seed) >> 1)
-            for augment in (None, 0):  # as in evaluation, and as in training
-                inputs, targets = next(dataset.train.take(torch.arange(2)).batches([2], augment=augment))
-                prepared = dataset.normalise(inputs if augment is None else dataset.augment(inputs))
-                logits = _forward(network, prepared, name, settings.data.dataset)
-                _check_logits(logits, dataset.classes, name)
+            outputs = _pass(problem, settings, samples=3, training=False)
+            buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+            _pass(problem, settings, samples=4, training=True)
     finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
         for module, training in modes:
             module.training = training
-    for loss in (problem.loss, problem.training_loss):
-        _check_loss(loss(logits, targets), name)
-    return int(logits.shape[1])
+    return outputs
 
 
-def _forward(network: nn.Module, prepared: Tensor, name: str, dataset: str) -> Any:
+def _pass(problem: Problem, settings: Settings, samples: int, training: bool) -> int:
+    """Run samples as training or as evaluation does; returns the outputs."""
+    network, dataset, name = problem.network, problem.dataset, settings.network.model
+    samples = min(samples, len(dataset.train))
+    split = dataset.train.take(torch.arange(samples))
+    inputs, targets = next(split.batches([samples], augment=0 if training else None))
+    prepared = dataset.normalise(dataset.augment(inputs) if training else inputs)
+    network.train(training)
     try:
-        return network(prepared)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        logits = network(prepared)
+    except Exception as error:  # whatever a user's model raises
         raise ValueError(
             f"the model {name!r} does not take a batch of shape {tuple(prepared.shape)} and type {prepared.dtype} from "
-            f"{dataset}: {type(error).__name__}: {error}. Use another model, --input-size, or data of another form."
+            f"{settings.data.dataset}{' in training' if training else ''}: {type(error).__name__}: {error}. Use "
+            f"another model, --input-size, or data of another form."
         ) from error
-
-
-def _check_logits(logits: Any, classes: int, name: str) -> None:
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < classes:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    _check_logits(logits, samples, dataset.classes, name)
+    try:
+        value = (problem.training_loss if training else problem.loss)(logits, targets)
+    except Exception as error:  # whatever a user's criterion raises
         raise ValueError(
-            f"the model {name!r} returns {got} for 2 samples; expected logits of shape (2, {classes} or more classes). "
-            f"Build it for num_classes={classes}."
-        )
-
-
-def _check_loss(value: Any, name: str) -> None:
+            f"the criterion of the model {name!r} failed: {type(error).__name__}: {error}. {_CRITERION}"
+        ) from error
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
             f"the criterion of the model {name!r} returns {got}; expected the mean loss of the batch, a scalar. "
             f"Use reduction='mean'."
+        )
+    return int(logits.shape[1])
+
+
+def _check_logits(logits: Any, samples: int, classes: int, name: str) -> None:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < classes:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"the model {name!r} returns {got} for {samples} samples; expected logits of shape ({samples}, {classes} "
+            f"or more classes). Build it for num_classes={classes}, without auxiliary outputs."
         )

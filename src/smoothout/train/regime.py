@@ -73,11 +73,19 @@ def resolve(
     """
     carried = _unroll(model_regime if options.regime else None, -(-epochs // stretch))
     rates = _rates(options, carried, epochs, stretch)
+    own_regime = any(carried)
     phases = []
     for epoch, rate in enumerate(rates):
         settings = carried[epoch // stretch]
         name = options.optimizer or settings.get("optimizer", DEFAULTS["optimizer"])
-        phases.append(Phase(name, rate, _arguments(options, name, settings), _sources(options, name, settings)))
+        phases.append(
+            Phase(
+                name,
+                rate,
+                _arguments(options, name, settings, own_regime),
+                _sources(options, name, settings, own_regime),
+            )
+        )
     _try(phases)
     return tuple(phases)
 
@@ -125,12 +133,17 @@ def _taken(optimizer: str) -> set[str]:
 def _rates(options: Optimization, carried: Sequence[Mapping[str, Any]], epochs: int, stretch: int) -> list[float]:
     """The rate of every epoch, at the base batch; a cosine is left to the plan, since it changes within epochs."""
     own = [settings["lr"] for settings in carried if "lr" in settings]
-    if own and len(own) < len(carried):
-        raise ValueError("the model's regime sets lr later, but not in epoch 0; expected it from the start.")
+    if own and options.lr is None:
+        _check_whose_rates(options, carried)
     if own and not _gives_course(options):
+        if len(own) < len(carried):
+            raise ValueError(
+                "the model's regime sets lr later, but not in epoch 0; expected it from the start. "
+                "Give --lr-schedule, or --no-regime."
+            )
         factor = _factor(options, carried)
         return [own[epoch // stretch] * factor for epoch in range(epochs)]
-    base = options.lr if options.lr is not None else own[0] if own else DEFAULTS["lr"]
+    base = options.lr if options.lr is not None else carried[0].get("lr", DEFAULTS["lr"])
     if options.lr_schedule in (None, "milestones"):
         halves = (math.ceil(epochs / 2), math.ceil(epochs * 3 / 4))
         milestones = tuple(milestone * stretch for milestone in options.milestones) or halves
@@ -144,14 +157,25 @@ def _gives_course(options: Optimization) -> bool:
     return options.lr_schedule is not None or bool(options.milestones) or options.lr_decay is not None
 
 
+def _names(carried: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The optimizers of a regime."""
+    return {settings.get("optimizer", DEFAULTS["optimizer"]) for settings in carried}
+
+
+def _check_whose_rates(options: Optimization, carried: Sequence[Mapping[str, Any]]) -> None:
+    """A regime's rate says nothing about another optimizer."""
+    names = _names(carried)
+    kept = {options.optimizer} if options.optimizer is not None else names
+    if names != kept or (len(names) > 1 and _gives_course(options)):
+        raise ValueError(
+            f"the optimizer is {options.optimizer or 'that of the regime'} and the model's regime has learning rates "
+            f"for {', '.join(sorted(names))}; expected one that is meant for it. Give --lr, too."
+        )
+
+
 def _factor(options: Optimization, carried: Sequence[Mapping[str, Any]]) -> float:
     """What a given --lr multiplies the regime's rates by: its first one becomes the given one."""
-    names = {settings.get("optimizer", DEFAULTS["optimizer"]) for settings in carried}
-    if options.lr is None and options.optimizer is not None and names != {options.optimizer}:
-        raise ValueError(
-            f"the optimizer is {options.optimizer} and the model's regime has learning rates for "
-            f"{', '.join(sorted(names))}; expected one for {options.optimizer}. Give --lr, too."
-        )
+    names = _names(carried)
     if options.lr is None:
         return 1.0
     if len(names) > 1:
@@ -164,7 +188,7 @@ def _factor(options: Optimization, carried: Sequence[Mapping[str, Any]]) -> floa
     return float(options.lr / carried[0]["lr"])
 
 
-def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any], own_regime: bool) -> dict[str, Any]:
     """Arguments of the optimizer besides the rate; what only another class takes is left out."""
     _checks.known("the optimizer", optimizer, optimizers())
     taken = _taken(optimizer)
@@ -177,7 +201,7 @@ def _arguments(options: Optimization, optimizer: str, settings: Mapping[str, Any
             )
     # What a model's regime leaves open stays at the optimizer's own default, as in the original.
     own = inspect.signature(optimizers()[optimizer]).parameters
-    defaults = {name: own[name].default if settings else DEFAULTS[name] for name in given if name in own}
+    defaults = {name: own[name].default if own_regime else DEFAULTS[name] for name in given if name in own}
     chosen = defaults | dict(settings) | {name: value for name, value in given.items() if value is not None}
     return {name: value for name, value in chosen.items() if name in taken and name != "lr"}
 
@@ -204,10 +228,11 @@ def _try(phases: Sequence[Phase]) -> None:
         before = (phase.optimizer, phase.arguments)
 
 
-def _sources(options: Optimization, optimizer: str, settings: Mapping[str, Any]) -> dict[str, str]:
+def _sources(options: Optimization, optimizer: str, settings: Mapping[str, Any], own_regime: bool) -> dict[str, str]:
     """Where the settings of an epoch come from."""
-    default = f"{optimizer}'s own" if settings else "default"
-    found = {**dict.fromkeys(DEFAULTS, default), **dict.fromkeys(settings, OF_MODEL)}
+    default = f"{optimizer}'s own" if own_regime else "default"
+    found = {**dict.fromkeys(DEFAULTS, default), "optimizer": "default", "lr": "default"}
+    found |= dict.fromkeys(settings, OF_MODEL)
     found |= {name: _flag(name) for name in DEFAULTS if getattr(options, name) is not None}
     course = [name for name in ("lr_schedule", "milestones", "lr_decay") if getattr(options, name) not in (None, ())]
     if course:

@@ -28,6 +28,7 @@ MODELS: dict[str, Builder] = {
     "resnet": resnet,
     "wide_resnet": wide_resnet,
 }
+_OPTIONS = {"num_classes", "input_size", "relu_noise"}
 _OTHERS = "torchvision:NAME, timm:NAME, FILE.py:function or package.module:function"
 
 
@@ -94,7 +95,8 @@ def _check_config(name: str, config: dict[str, Any], taken: Collection[str] | No
     """Raise ``ValueError`` for an entry that a model does not take; None stands for one that takes any."""
     for key in config:
         if taken is not None and key not in taken:
+            option = f" Use --{key.replace('_', '-')}." if key in _OPTIONS else ""
             raise ValueError(
                 f"the model config gives {key!r}, which {name!r} does not take; "
-                f"it takes {', '.join(sorted(taken)) or 'none'}."
+                f"it takes {', '.join(sorted(taken)) or 'none'}.{option}"
             )

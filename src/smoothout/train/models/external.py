@@ -15,7 +15,10 @@ def torchvision_model(wanted: str, classes: int, config: Mapping[str, Any]) -> n
     import torchvision
 
     _checks.known("the torchvision model", wanted, torchvision.models.list_models(module=torchvision.models))
-    return _made(torchvision.models.get_model, wanted, {"weights": None, "num_classes": classes}, config)
+    given: dict[str, Any] = {"weights": None, "num_classes": classes}
+    if wanted in ("googlenet", "inception_v3"):  # else they return more than logits in training, and warn
+        given |= {"aux_logits": False, "init_weights": True}
+    return _made(torchvision.models.get_model, wanted, given, config)
 
 
 def timm_model(wanted: str, input_shape: tuple[int, ...], classes: int, config: Mapping[str, Any]) -> nn.Module:
