@@ -298,7 +298,7 @@ def markdown() -> str:
         f"{', '.join(f'`{program}.py`' for program in PROGRAMS)}, prints the command of ours that they make, and "
         "runs it. The columns name the option of `smoothout train`, `evaluate`, `landscape` and `sharpness` that a "
         "flag becomes; the last two commands are not in this version, so their programs print the command and stop. "
-        "`none`: the program parses the flag and does nothing with it, as in the original. `-`: it has no such flag.",
+        "`none`: the program parses the flag and does nothing with it here, and says so. `-`: it has no such flag.",
         "",
         "| original | default | train | evaluate | landscape | sharpness | notes |",
         "|---|---|---|---|---|---|---|",
