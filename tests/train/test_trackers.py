@@ -1,6 +1,7 @@
 """Trackers through Accelerate, each for real, offline."""
 
 import importlib.util
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ def test_wandb(here, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert main([*WORDS, "--track", "wandb"]) == 0
     [run] = (here / "wandb").glob("offline-run-*/*.wandb")
+    # A process of its own writes the file, and may end a moment after the run has.
+    deadline = time.monotonic() + 30
+    while b"train_loss" not in run.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert b"train_loss" in run.read_bytes()
 
 
