@@ -2,16 +2,8 @@ import json
 
 import pytest
 
-from smoothout.results import (
-    EpochMetrics,
-    Risk,
-    RunResult,
-    read_metrics,
-    read_run,
-    write_json,
-    write_metrics,
-    write_text,
-)
+from smoothout.results.files import write_json, write_text
+from smoothout.results.runs import EpochMetrics, Risk, RunResult, read_metrics, read_run, write_metrics
 
 ROW = EpochMetrics(
     1,

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from smoothout.cli.compare import read_arms
-from smoothout.results import RunResult
+from smoothout.results.runs import RunResult
 from smoothout.train.comparison import Outcome, summarise
 
 HERE = Path(__file__).parent

@@ -1,15 +1,20 @@
-"""Loss and errors of a network over a data set: the one loop over data below ``train/``."""
+"""Loss and errors of a network over a data set, at its weights or at many points around them."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothout.results import Risk
+from smoothout.losses import Loss, per_sample
+from smoothout.results.runs import Risk
+from smoothout.samples import Batches, Samples
+from smoothout.weights import evaluating
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+#: Puts a model's weights somewhere for the length of a ``with`` block.
+Point = Callable[[], AbstractContextManager[object]]
 
 
 def errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,21 +44,74 @@ def risk(
     Raises:
         ValueError: If there are no samples.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    total = wrong1 = wrong5 = torch.zeros((), dtype=torch.float64)
-    samples = 0
-    try:
+    sums = _Sums()
+    with evaluating(model):
         for index, (inputs, targets) in enumerate(batches):
             with scope(index):
                 logits = model(prepare(inputs))
-            total = total + loss(logits, targets).double().cpu() * len(targets)
-            first, fifth = errors(logits, targets)
-            wrong1, wrong5 = wrong1 + first.cpu(), wrong5 + fifth.cpu()
-            samples += len(targets)
-    finally:
-        for module, training in modes:
-            module.training = training
-    if samples == 0:
-        raise ValueError("there are no samples to evaluate; expected at least one batch. Check the split's size.")
-    return Risk(float(total) / samples, 100 * float(wrong1) / samples, 100 * float(wrong5) / samples, samples)
+            sums.add(loss(logits, targets).double() * len(targets), logits, targets)
+    return sums.risk()
+
+
+@torch.no_grad()
+def risks(
+    model: nn.Module, data: Batches, points: Sequence[Point], loss: Loss = functional.cross_entropy
+) -> list[Risk]:
+    """Mean loss and errors at several points, reading the data once for all of them.
+
+    f = sum of per-sample losses / N, summed in float64. The mode is the caller's, and so are the weights: points may
+    leave them anywhere, so call this inside :func:`smoothout.weights.kept`.
+
+    Args:
+        model: Maps inputs to outputs; errors are counted where those are logits (B, C) and targets are classes.
+        data: Pairs (inputs, targets), or :class:`Samples`.
+        points: Each puts the weights somewhere while its context is open.
+        loss: See :mod:`smoothout.losses`.
+    """
+    samples = data if isinstance(data, Samples) else Samples(data, device_of(model))
+    resolved = per_sample(loss)
+    found = [_Sums() for _ in points]
+    for part in samples.parts():
+        for sums, point in zip(found, points, strict=True):
+            with point():
+                for inputs, targets in part:
+                    outputs = model(inputs)
+                    sums.add(resolved(outputs, targets).double().sum(), outputs, targets)
+    return [sums.risk() for sums in found]
+
+
+class _Sums:
+    """Sums over samples; they stay on the device, so that nothing waits for it."""
+
+    def __init__(self) -> None:
+        self._loss: Tensor | float = 0.0
+        self._wrong: list[Tensor] = []
+        self._classes = True
+        self._samples = 0
+
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch in, given the sum of its losses."""
+        self._loss = self._loss + loss
+        self._samples += len(targets)
+        self._classes &= isinstance(outputs, Tensor) and outputs.dim() == 2
+        self._classes &= targets.dim() == 1 and not targets.is_floating_point()
+        if self._classes:
+            self._wrong.append(torch.stack(errors(outputs, targets)))
+
+    def risk(self) -> Risk:
+        """Means over the samples."""
+        if self._samples == 0:
+            raise ValueError("there are no samples to evaluate; expected at least one batch. Check the split's size.")
+        first, fifth = torch.stack(self._wrong).sum(0).tolist() if self._classes else (math.nan, math.nan)
+        return Risk(
+            float(self._loss) / self._samples,
+            100 * first / self._samples,
+            100 * fifth / self._samples,
+            self._samples,
+        )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter lives."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from smoothout import _checks, schedules, weights
 from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName
 from smoothout.noise.draws import NoiseKey
-from smoothout.results import NoiseSummary, TensorNoise
+from smoothout.results.noise import NoiseSummary, TensorNoise
 from smoothout.scaling import offsets
 from smoothout.weights import Exclude, Snapshot, Weight, exclude_batch_norm
 

@@ -1,5 +1,6 @@
 """Which weights are perturbed, what their filters are, and how they come back bit for bit."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -172,6 +173,11 @@ class Snapshot:
         if self._parameters:
             torch._foreach_copy_(self._parameters, self._copies)
 
+    @property
+    def copies(self) -> list[Tensor]:
+        """What was taken."""
+        return self._copies
+
     def differs(self) -> bool:
         """Whether the parameters are no longer what was taken."""
         return any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copies, strict=True))
@@ -182,3 +188,34 @@ class Snapshot:
             p.shape == c.shape and p.dtype == c.dtype and p.device == c.device
             for p, c in zip(parameters, self._copies, strict=True)
         )
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's own mode comes back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; weights, buffers, modes and requires_grad come back bit for bit, whatever happens."""
+    buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    unique = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    snapshot = Snapshot()
+    snapshot.take(list(unique.values()))
+    try:
+        with evaluating(model):
+            yield
+    finally:
+        snapshot.restore()
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer  # a module may have put another tensor in its place
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

@@ -16,7 +16,7 @@ from smoothout import _checks
 from smoothout.cli.arguments import parse
 from smoothout.intervals import Estimate
 from smoothout.report.curves import draw_curves
-from smoothout.results import read_metrics
+from smoothout.results.runs import read_metrics
 from smoothout.train import comparison
 from smoothout.train.comparison import Arm, ArmSummary, Outcome, slug
 from smoothout.train.config import Settings

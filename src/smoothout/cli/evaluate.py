@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothout.cli.arguments import parse
-from smoothout.results import write_json
+from smoothout.results.files import write_json
 from smoothout.train.config import Precision
 from smoothout.train.device import choose
 from smoothout.train.evaluation import Conditions, Evaluation, evaluate

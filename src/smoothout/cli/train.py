@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smoothout.cli.arguments import parse
-from smoothout.results import EpochMetrics, Risk, RunResult
+from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.train.checkpoint import refuse_unnamed
 from smoothout.train.config import Settings
 from smoothout.train.loop import train

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smoothout.results import EpochMetrics
+from smoothout.results.runs import EpochMetrics
 
 #: Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#8C8C00")

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from smoothout.intervals import Estimate, mean_interval
-from smoothout.results import EpochMetrics, Risk, RunResult, read_run, write_json, write_text
+from smoothout.results.files import write_json, write_text
+from smoothout.results.runs import EpochMetrics, Risk, RunResult, read_run
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.run import prepare

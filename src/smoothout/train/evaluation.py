@@ -14,7 +14,7 @@ from smoothout import _checks
 from smoothout._types import Distribution, Scale
 from smoothout.intervals import standard_error
 from smoothout.noise.philox import fold
-from smoothout.results import Risk
+from smoothout.results.runs import Risk
 from smoothout.risk import risk
 from smoothout.smoothing import SmoothOut
 from smoothout.train import checkpoint

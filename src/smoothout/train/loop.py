@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smoothout.large_batch import ghost_batches
 from smoothout.noise.philox import fold
-from smoothout.results import EpochMetrics, Risk, RunResult
+from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
 from smoothout.train import checkpoint, regime, trackers
 from smoothout.train.data.splits import in_order

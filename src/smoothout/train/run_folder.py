@@ -4,7 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from smoothout.results import EpochMetrics, RunResult, read_metrics, write_json, write_metrics, write_text
+from smoothout.results.files import write_json, write_text
+from smoothout.results.runs import EpochMetrics, RunResult, read_metrics, write_metrics
 from smoothout.train.config import Settings
 
 

@@ -1,75 +1,12 @@
-"""Records that one part of the project hands to another; no torch here."""
+"""What a run of training leaves behind."""
 
 import csv
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class TensorNoise:
-    """What the noise does to one parameter.
-
-    Attributes:
-        name: As ``named_parameters()`` gives it.
-        shape: Of the parameter.
-        filters: Number of filters.
-        left_out: Why it gets no noise, None if it does.
-        relative_noise: r = ||realised offset|| / ||weights|| of this draw, after rounding to the weights'
-            type; 0 if it gets none, nan for weights that are all zero.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    filters: int
-    left_out: str | None
-    relative_noise: float
-
-    @property
-    def weights(self) -> int:
-        """Number of elements."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
-
-
-@dataclass(frozen=True)
-class NoiseSummary:
-    """Which weights are perturbed and by how much; ``print`` it for a table.
-
-    Attributes:
-        tensors: Every parameter of the model, perturbed or not.
-        relative_noise: r over all perturbed weights together.
-        amplitude: Strength times the schedule's factor, at the step of the summary.
-    """
-
-    tensors: tuple[TensorNoise, ...]
-    relative_noise: float
-    amplitude: float
-
-    @property
-    def perturbed(self) -> tuple[TensorNoise, ...]:
-        """The tensors that get noise."""
-        return tuple(tensor for tensor in self.tensors if tensor.left_out is None)
-
-    @property
-    def weights(self) -> int:
-        """Number of perturbed weights."""
-        return sum(tensor.weights for tensor in self.perturbed)
-
-    def __str__(self) -> str:
-        width = max([len(tensor.name) for tensor in self.tensors] + [9])
-        lines = [f"{'parameter':<{width}}  {'shape':<18} {'filters':>8}  relative noise r"]
-        for tensor in self.tensors:
-            noise = f"{tensor.relative_noise:.4g}" if tensor.left_out is None else f"- ({tensor.left_out})"
-            lines.append(f"{tensor.name:<{width}}  {tensor.shape!s:<18} {tensor.filters:>8}  {noise}")
-        lines.append(
-            f"{len(self.perturbed)} of {len(self.tensors)} tensors, {self.weights:,} weights perturbed; "
-            f"amplitude {self.amplitude:.4g}, r = {self.relative_noise:.4g}"
-        )
-        return "\n".join(lines)
+from smoothout.results.files import write_text
 
 
 @dataclass(frozen=True)
@@ -150,26 +87,6 @@ class RunResult:
     holdout_loss_last: float
     test_loss_last: float
     seconds: float
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new, never a part."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Write a dataclass, or plain lists and dicts of them, as JSON."""
-    write_text(path, json.dumps(record, default=_as_plain, indent=2) + "\n")
-
-
-def _as_plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write a {type(value).__name__} as JSON: {value!r}")
 
 
 def read_run(path: Path) -> RunResult:

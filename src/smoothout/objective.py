@@ -1,0 +1,237 @@
+"""The loss of a data set as a function of the weights: value, gradient and Hessian products."""
+
+import contextlib
+import fnmatch
+import math
+import platform
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import smoothout
+from smoothout.losses import Loss, per_sample
+from smoothout.results.sharpness import Center
+from smoothout.risk import device_of, risks
+from smoothout.samples import Batches, Samples
+from smoothout.weights import Snapshot, Weight, all_weights, kept
+
+#: A tensor for each weight, of its shape and type: a displacement, a direction, a gradient.
+Vector = Sequence[Tensor]
+Products = Literal["double backward", "finite differences"]
+
+_ONCE_ONLY = re.compile(r"is not implemented|not supported|differentiate twice|double backward", re.IGNORECASE)
+
+
+class Objective:
+    r"""f(theta) = sum of per-sample losses / N over a data set, theta all weights with requires_grad.
+
+    A context manager: inside, the model is in evaluation mode; on leaving it weights, buffers, modes and
+    requires_grad are as they were, bit for bit, also after an exception. ``.grad`` is never touched. Losses are
+    summed in float64. Every method measures at theta_0 + offsets, theta_0 being the weights on entry.
+
+    Args:
+        model: Without BatchNorm that normalises by the batch in evaluation mode: f would not be a sum over samples.
+        data: Pairs (inputs, targets), any iterable; see :class:`smoothout.samples.Samples`.
+        loss: See :mod:`smoothout.losses`.
+        parameters: Patterns of names; weights that match none are left out of theta.
+
+    Raises:
+        ValueError: On entry, if there is nothing to measure or the loss is not finite at theta_0.
+
+    Attributes:
+        weights: What theta is made of.
+        center: f and its gradient at theta_0.
+        slope: The gradient at theta_0.
+        passes: Forward and backward passes over the data so far.
+        products: How Hessian products are made.
+    """
+
+    center: Center
+    slope: list[Tensor]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Batches | Samples,
+        loss: Loss = functional.cross_entropy,
+        *,
+        parameters: Sequence[str] = ("*",),
+    ) -> None:
+        self.model, self._data, self.loss = model, data, loss
+        self._losses = per_sample(loss)
+        self.weights = _chosen(model, parameters)
+        self.parameters: list[Tensor] = [weight.parameter for weight in self.weights]
+        self.passes = 0
+        self.products: Products = "double backward"
+        self._stack = contextlib.ExitStack()
+        self._began = time.perf_counter()
+        self._home = Snapshot()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(kept(self.model))
+            _refuse_batch_statistics(self.model)
+            device = device_of(self.model)
+            self.samples = self._data if isinstance(self._data, Samples) else Samples(self._data, device)
+            self._home.take(self.parameters)
+            self._measure_center()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def seconds(self) -> float:
+        """Since this object was made."""
+        return time.perf_counter() - self._began
+
+    @property
+    def dimension(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    def value(self, offsets: Vector | None = None) -> float:
+        """f(theta_0 + offsets)."""
+        self.passes += 1
+        [found] = risks(self.model, self.samples, [lambda: self.moved(offsets)], self.loss)
+        return found.loss
+
+    def gradient(self, offsets: Vector | None = None) -> tuple[float, list[Tensor]]:
+        """f(theta_0 + offsets) and its gradient there."""
+        self.passes += 1
+        total: Tensor | float = 0.0
+        gradient = [torch.zeros_like(parameter) for parameter in self.parameters]
+        count = 0
+        with self.moved(offsets):
+            for inputs, targets in self.samples:
+                losses = self._losses(self.model(inputs), targets).sum()
+                found = torch.autograd.grad(losses, self.parameters, allow_unused=True, materialize_grads=True)
+                torch._foreach_add_(gradient, found)
+                total = total + losses.detach().double()
+                count += len(targets)
+        torch._foreach_div_(gradient, count)
+        return float(total) / count, gradient
+
+    def hessian_product(self, vector: Vector, offsets: Vector | None = None) -> list[Tensor]:
+        """H v, H the Hessian of f at theta_0 + offsets, by double backward (Pearlmutter 1994).
+
+        Where an operation has no second derivative, such as fused attention, by central differences of the gradient,
+        (g(theta + h v) - g(theta - h v)) / (2 h); ``products`` says which.
+        """
+        if self.products == "double backward":
+            try:
+                with self.moved(offsets):
+                    return self._double_backward(vector)
+            except RuntimeError as error:
+                if not _ONCE_ONLY.search(str(error)):
+                    raise
+                self.products = "finite differences"
+        return self._differences(vector, offsets)
+
+    def _double_backward(self, vector: Vector) -> list[Tensor]:
+        self.passes += 1
+        product = [torch.zeros_like(parameter) for parameter in self.parameters]
+        count = 0
+        for inputs, targets in self.samples:
+            losses = self._losses(self.model(inputs), targets).sum()
+            slopes = torch.autograd.grad(
+                losses, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            curved = [(slope, v) for slope, v in zip(slopes, vector, strict=True) if slope.requires_grad]
+            if curved:  # else the loss is linear in the weights
+                found = torch.autograd.grad(
+                    [slope for slope, _ in curved],
+                    self.parameters,
+                    [v for _, v in curved],
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                torch._foreach_add_(product, found)
+            count += len(targets)
+        torch._foreach_div_(product, count)
+        return product
+
+    def _differences(self, vector: Vector, offsets: Vector | None) -> list[Tensor]:
+        # The error is of order h^2 from the third derivative and eps / h from rounding: h = eps^(1/3), relative.
+        norm = float(torch.stack(torch._foreach_norm(list(vector))).norm())
+        if norm == 0:
+            return [torch.zeros_like(v) for v in vector]
+        size = float(torch.stack(torch._foreach_norm(self._home.copies)).norm())
+        h = torch.finfo(vector[0].dtype).eps ** (1 / 3) * (1 + size) / norm
+        start = offsets if offsets is not None else [torch.zeros_like(v) for v in vector]
+        ahead = self.gradient([o + h * v for o, v in zip(start, vector, strict=True)])[1]
+        behind = self.gradient([o - h * v for o, v in zip(start, vector, strict=True)])[1]
+        return [(a - b) / (2 * h) for a, b in zip(ahead, behind, strict=True)]
+
+    @contextlib.contextmanager
+    def moved(self, offsets: Vector | None) -> Iterator[None]:
+        """The weights at theta_0 + offsets; back at theta_0 afterwards."""
+        if offsets is None:
+            yield
+            return
+        try:
+            with torch.no_grad():
+                torch._foreach_add_(self.parameters, list(offsets))
+            yield
+        finally:
+            self._home.restore()
+
+    def flat(self, vector: Vector) -> Tensor:
+        """One row of all elements, float64 on the CPU, as SciPy takes it."""
+        return torch.cat([part.detach().reshape(-1).to("cpu", torch.float64) for part in vector])
+
+    def shaped(self, flat: Tensor) -> list[Tensor]:
+        """The reverse of :meth:`flat`."""
+        parts = torch.split(flat, [parameter.numel() for parameter in self.parameters])
+        return [part.view(p.shape).to(p.device, p.dtype) for part, p in zip(parts, self.parameters, strict=True)]
+
+    def _measure_center(self) -> None:
+        [found] = risks(self.model, self.samples, [contextlib.nullcontext], self.loss)
+        if not math.isfinite(found.loss):
+            raise ValueError(
+                f"the loss at the weights themselves is {found.loss}; expected a finite number. Sharpness has no "
+                f"meaning there: check the checkpoint, the data's normalisation, or take one from before it diverged."
+            )
+        _, self.slope = self.gradient()
+        self.center = Center(
+            loss=found.loss,
+            error1=found.error1,
+            samples=found.samples,
+            weights=self.dimension,
+            max_gradient=max(float(part.abs().max()) for part in self.slope if part.numel()),
+            versions={
+                "smoothout": smoothout.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        )
+
+
+def _chosen(model: nn.Module, patterns: Sequence[str]) -> list[Weight]:
+    trainable = [weight for weight in all_weights(model) if weight.parameter.requires_grad]
+    if not trainable:
+        raise ValueError("no parameter has requires_grad; expected some to vary. Call model.requires_grad_().")
+    chosen = [weight for weight in trainable if any(fnmatch.fnmatch(weight.name, each) for each in patterns)]
+    if not chosen:
+        raise ValueError(
+            f"parameters is {list(patterns)}, which matches no weight; expected patterns of names such as "
+            f"{trainable[0].name!r} or '*.weight'."
+        )
+    return chosen
+
+
+def _refuse_batch_statistics(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise ValueError(
+                f"{name or 'the model'} is a {type(module).__name__} that normalises by the batch even in evaluation "
+                f"mode, so the loss is not a sum over samples and its Hessian depends on the batches; expected running "
+                f"statistics. Give it track_running_stats=True and call recompute_running_stats(model, data)."
+            )

@@ -1,0 +1,1 @@
+"""Sharpness of a minimum, one measure a file."""
