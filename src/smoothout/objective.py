@@ -206,12 +206,13 @@ class Objective:
             samples=found.samples,
             weights=self.dimension,
             max_gradient=max(float(part.abs().max()) for part in self.slope if part.numel()),
-            versions={
-                "smoothout": smoothout.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            versions=versions(),
         )
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {"smoothout": smoothout.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _chosen(model: nn.Module, patterns: Sequence[str]) -> list[Weight]:

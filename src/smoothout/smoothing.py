@@ -153,13 +153,15 @@ class SmoothOut:
 
     # -- the block -----------------------------------------------------------------------------------------
 
-    def perturbed(self, stream: int | None = None, draw: int = 0) -> "_Block":
+    def perturbed(self, stream: int | None = None, draw: int = 0, *, antithetic: bool = False) -> "_Block":
         """A ``with`` block inside which the weights carry noise; leaving it restores them bit for bit.
 
         Args:
             stream: Index of the ghost batch in the whole batch; counted since the last :meth:`step` if not
                 given. Equal (seed, step, stream, draw) give equal noise.
             draw: Tells copies of the same ghost batch apart.
+            antithetic: Subtract the noise instead of adding it. The mean over both signs of a draw has no term linear
+                in the noise.
 
         Raises:
             RuntimeError: If a block is open already, or if the weights were written inside it.
@@ -175,7 +177,7 @@ class SmoothOut:
             stream = _checks.whole("stream", stream, at_least=0, below=2**32)
         draw = _checks.whole("draw", draw, at_least=0, below=2**32)
         caller = sys._getframe(1)
-        self._made = _Block(self, stream, draw, f"{caller.f_code.co_filename}:{caller.f_lineno}")
+        self._made = _Block(self, stream, draw, antithetic, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         return self._made
 
     def step(self) -> None:
@@ -386,10 +388,11 @@ class SmoothOut:
 class _Block:
     """One ``with smoother.perturbed():``; made anew for each."""
 
-    def __init__(self, smoother: SmoothOut, stream: int | None, draw: int, place: str) -> None:
+    def __init__(self, smoother: SmoothOut, stream: int | None, draw: int, antithetic: bool, place: str) -> None:
         self._smoother = smoother
         self._stream = stream
         self._draw = draw
+        self._sign = -1 if antithetic else 1
         self.place = place
         self._amplitude = 0.0
         self._hook: RemovableHandle | None = None
@@ -411,7 +414,7 @@ class _Block:
             self._hook = register_optimizer_step_pre_hook(self._check_optimizer)
             smoother._open = self
             if self._amplitude > 0:
-                smoother._add_noise(key, self._amplitude)
+                smoother._add_noise(key, self._sign * self._amplitude)
                 self._forget_casts()
             self._versions_inside = smoother._versions()
         except BaseException:

@@ -254,11 +254,16 @@ def test_flags_of_landscapes_and_sharpness():
     )
     words = command("visualize2_sharpness", "--evaluate", "x")
     assert words[words.index("--splits") - 1 :][:3] == ("--alpha=-1:0.1:1.01", "--splits", "train")
+    assert words[words.index("--direction") :][:4] == ("--direction", "uniform", "--one-dimensional", "scale")
     words = command("measure_sharpness", "--evaluate", "x", "--epsilon", "1e-3", "-m", "100", "-t", "5", "--b", "100")
     assert words[:2] == ("sharpness", "x")
     assert words[words.index("--epsilon") :] == (
-        *("--epsilon", "0.001", "--manifold", "100", "--draws", "5", "--batch-size", "100"),
+        *("--epsilon", "0.001", "--manifold", "100", "--columns", "original", "--draws", "5", "--batch-size", "100"),
     )
+    found = translate("measure_sharpness", ["--evaluate", "x", "-t", "5", "-j", "3"])
+    assert "--draws" not in found.words
+    assert found.words[found.words.index("--readers") + 1] == "3"
+    assert "--times 5: nothing is random in the full space; it is searched once." in found.notices
 
 
 def test_gpus(monkeypatch):

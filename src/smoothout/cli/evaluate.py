@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from smoothout.cli.arguments import parse
+from smoothout.cli.arguments import Replacements, parse
 from smoothout.results.files import write_json
 from smoothout.train.config import Precision
 from smoothout.train.device import choose
@@ -27,22 +27,9 @@ class Arguments:
     split: Literal["train", "holdout", "test", "all"] = "test"
     """Which samples."""
     conditions: Conditions = field(default_factory=Conditions)
-    model: str | None = None
-    """Replaces the model that the checkpoint names; needed if that is the user's code."""
-    dataset: str | None = None
-    """Replaces the dataset that the checkpoint names; needed for the user's code and for the original's files."""
-    data_dir: Path | None = None
-    """Replaces the data folder that the checkpoint names."""
-    model_config: str | None = None
-    """Replaces the model's further arguments, such as "{'depth': 20}"."""
-    num_classes: int | None = None
-    """Replaces the number of outputs."""
-    input_size: int | None = None
-    """Replaces the side in pixels that images are brought to."""
+    replacements: Replacements = field(default_factory=Replacements)
     workers: int | None = None
     """Replaces the number of processes that read images."""
-    download: bool = False
-    """Fetch the data set if it is not there."""
     precision: Precision | None = None
     """Replaces the precision."""
     device: str = "auto"
@@ -55,14 +42,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "evaluate", DESCRIPTION)
     splits = ("train", "holdout", "test") if chosen.split == "all" else (chosen.split,)
-    names = ("model", "dataset", "data_dir", "model_config", "num_classes", "input_size", "workers", "precision")
-    given = {name: getattr(chosen, name) for name in names} | {"download": chosen.download or None}
     found = evaluate(
         chosen.checkpoint,
         splits,
         chosen.conditions,
         device=choose(chosen.device),
-        **given,
+        precision=chosen.precision,
+        workers=chosen.workers,
+        **chosen.replacements.given,
     )
     _print(found, chosen.conditions)
     if chosen.json is not None:

@@ -106,9 +106,9 @@ OPTIONS: tuple[Option, ...] = (
     _row(
         "--type",
         "torch.cuda.FloatTensor",
-        _same("--precision"),
+        {"train": "--precision", "evaluate": "--precision", "landscape": "--device", "sharpness": "--device"},
         "`torch.cuda.HalfTensor` is `fp16` by autocast with fp32 weights (`bf16` on a CPU); `torch.FloatTensor` "
-        "also chooses the CPU.",
+        "also chooses the CPU. Landscapes and sharpness are measured in fp32.",
     ),
     _row(
         "--gpus",
@@ -119,7 +119,7 @@ OPTIONS: tuple[Option, ...] = (
     _row(
         "--workers -j",
         {"": 8, "main_gbn": 32, "evaluate": 32},
-        _same("--workers"),
+        {"train": "--workers", "evaluate": "--workers", "landscape": "--readers", "sharpness": "--readers"},
         "Default here: 2. Only images too many for memory are read by workers.",
         kind=int,
     ),
@@ -274,16 +274,30 @@ OPTIONS: tuple[Option, ...] = (
         programs=("visualize_sharpness", "visualize2_sharpness"),
         kind=bool,
     ),
-    _row("--epsilon", 5e-4, {"sharpness": "--epsilon"}, programs=("measure_sharpness",), kind=float),
+    _row(
+        "--epsilon",
+        5e-4,
+        {"sharpness": "--epsilon"},
+        "The search climbs, and on the training samples; the original's went downhill, on the validation samples.",
+        programs=("measure_sharpness",),
+        kind=float,
+    ),
     _row(
         "--manifolds -m",
         0,
         {"sharpness": "--manifold"},
-        "0: the full space.",
+        "0: the full space. Else with `--columns original`, its random subspace.",
         programs=("measure_sharpness",),
         kind=int,
     ),
-    _row("--times -t", 1, {"sharpness": "--draws"}, programs=("measure_sharpness",), kind=int),
+    _row(
+        "--times -t",
+        1,
+        {"sharpness": "--draws"},
+        "Subspaces drawn; nothing is random in the full space, which is searched once.",
+        programs=("measure_sharpness",),
+        kind=int,
+    ),
 )
 
 
@@ -297,7 +311,7 @@ def markdown() -> str:
         "`python -m smoothout.original PROGRAM ...` takes the flags of the original's "
         f"{', '.join(f'`{program}.py`' for program in PROGRAMS)}, prints the command of ours that they make, and "
         "runs it. The columns name the option of `smoothout train`, `evaluate`, `landscape` and `sharpness` that a "
-        "flag becomes; the last two commands are not in this version, so their programs print the command and stop. "
+        "flag becomes. "
         "`none`: the program parses the flag and does nothing with it here, and says so. `-`: it has no such flag.",
         "",
         "| original | default | train | evaluate | landscape | sharpness | notes |",

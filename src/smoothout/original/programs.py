@@ -162,16 +162,24 @@ def _landscape(call: Call) -> list[str]:
     values = call.values
     words = [_checkpoint(call), *_problem(call)]
     if call.program == "visualize_sharpness":
+        if not values["slave_evaluate"]:
+            raise ValueError("visualize_sharpness needs a second checkpoint. Name it: --slave-evaluate FILE.")
         words += ["--to", str(values["slave_evaluate"]), "--mode", values["mode"]]
+    else:
+        words += ["--direction", "uniform", "--one-dimensional", "scale"]
     words += [f"--alpha={values['alpha']}", "--splits", *(["train"] if values["visualize_train"] else []), "test"]
     return [*words, "--batch-size", str(values["batch_size"])]
 
 
 def _sharpness(call: Call) -> list[str]:
     values = call.values
-    words = [_checkpoint(call), *_problem(call), "--measures", "box"]
-    words += ["--epsilon", str(values["epsilon"]), "--manifold", str(values["manifolds"])]
-    return [*words, "--draws", str(values["times"]), "--batch-size", str(values["batch_size"])]
+    call.notices.append("measured on the training samples, as the paper defines it; --split test for the original's.")
+    words = [_checkpoint(call), *_problem(call), "--measures", "box", "--epsilon", str(values["epsilon"])]
+    if values["manifolds"]:
+        words += ["--manifold", str(values["manifolds"]), "--columns", "original", "--draws", str(values["times"])]
+    elif values["times"] > 1:
+        call.notices.append(f"--times {values['times']}: nothing is random in the full space; it is searched once.")
+    return [*words, "--batch-size", str(values["batch_size"])]
 
 
 _COMMANDS: Mapping[str, Callable[[Call], list[str]]] = {
@@ -198,7 +206,7 @@ def _problem(call: Call) -> list[str]:
         words += ["--model", _MODELS.get(model, model)]
     for name in ("input_size", "workers"):
         if name in call.given:
-            words += _word(_option(name), call.given[name], "train")
+            words += _word(_option(name), call.given[name], PROGRAMS[call.program])
     return words + _config(call) + _device(call)
 
 
@@ -228,6 +236,9 @@ def _device(call: Call) -> list[str]:
             f"type is {call.values['type']!r}; expected torch[.cuda].FloatTensor or torch[.cuda].HalfTensor."
         )
     device = _gpu(call) if kind.startswith("cuda.") else "cpu"
+    if PROGRAMS[call.program] in ("landscape", "sharpness"):
+        call.notices.extend(["measured in fp32."] if precision == "fp16" else [])
+        return ["--device", device]
     if device == "cpu" and precision == "fp16":
         call.notices.append("fp16 on a CPU would silently be fp32; this uses bf16.")
         precision = "bf16"

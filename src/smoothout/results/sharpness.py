@@ -1,8 +1,12 @@
 """What the sharpness measures return."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any
+
+#: Put behind a value that has doubts.
+MARK = " (!)"
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,28 @@ class Center:
 
 
 @dataclass(frozen=True)
+class Number:
+    """A number as tables show it: never without its error, and marked if it is doubtful.
+
+    Attributes:
+        name: What it is, with its constants.
+        value: The number.
+        error: Standard error, nan for a number without.
+        doubts: Why not to trust it, in words; empty if its tolerance was met.
+    """
+
+    name: str
+    value: float
+    error: float = math.nan
+    doubts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}{plus_minus(self.error)}{MARK if self.doubts else ''}"
+
+
+@dataclass(frozen=True)
 class Measure:
-    """What every measure reports; ``str`` never shows a doubtful value without its mark.
+    """What every measure reports; ``str`` shows a doubtful value with its mark.
 
     Attributes:
         value: The measure, in the unit that its class states.
@@ -44,16 +68,13 @@ class Measure:
     seconds: float
     seed: int
 
-    #: Put behind a value that has doubts.
-    MARK: ClassVar[str] = " (!)"
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The numbers of the measure that a table shows, the value first."""
+        return (Number(type(self).__name__, self.value, doubts=self.doubts),)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}{self.spread}{self.MARK if self.doubts else ''}"
-
-    @property
-    def spread(self) -> str:
-        """Standard error or residual, as it follows the value; empty for a value without."""
-        return ""
+        return str(self.numbers[0])
 
 
 def plus_minus(error: float) -> str:
@@ -64,3 +85,166 @@ def plus_minus(error: float) -> str:
         ' +- 0.012'
     """
     return f" +- {error:.2g}" if error == error else ""  # noqa: PLR0124
+
+
+def read_measure(kind: str, values: Mapping[str, Any]) -> Measure:
+    """The record of a class's name and its fields, as JSON gives them."""
+    classes = {each.__name__: each for each in Measure.__subclasses__()}
+    return classes[kind](**{**_tuples(dict(values)), "center": Center(**values["center"])})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(each) for name, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class NoiseSharpness(Measure):
+    """Expected rise under noise; ``value`` is in units of the loss.
+
+    Attributes:
+        standard_error: Of the value, over pairs.
+        error1_rise: Mean rise of the share of wrong samples, in points; nan where targets are no classes.
+        error1_standard_error: Of that.
+        strength: a.
+        scale, distribution: Of the noise.
+        relative_noise: r = ||u|| / ||theta|| of the first draw.
+        pairs: Antithetic pairs drawn.
+    """
+
+    standard_error: float
+    error1_rise: float
+    error1_standard_error: float
+    strength: float
+    scale: str
+    distribution: str
+    relative_noise: float
+    pairs: int
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The rise."""
+        name = f"noise a = {self.strength:g}, {self.scale}: rise (nats)"
+        return (Number(name, self.value, self.standard_error, self.doubts),)
+
+
+@dataclass(frozen=True)
+class BoxSharpness(Measure):
+    """Largest loss in a box; ``value`` is phi, in percent of 1 + f_0, the mean over draws.
+
+    There are searches for each start of each draw, one start after the other, draw by draw; the tuples have an entry
+    for each.
+
+    Attributes:
+        standard_error: Of the value, over draws; nan for one.
+        epsilon: Half the width of the box at a weight of 0.
+        manifold: p, the number of directions; 0 for the full space.
+        columns: Of A: "identity" (the full space), "normal" or "original".
+        draws: Manifolds; 1 in the full space, where nothing is random.
+        start: "best" or "x0".
+        limit: Iterations that a search may make.
+        method: "lbfgs" or "ascent".
+        starts: "x0" or "corner".
+        found: phi of the search alone.
+        iterations: That it made.
+        evaluations: Of f and its gradient.
+        messages: Why it ended.
+        on_box: Share of the coordinates of its best point that are on the edge of the box.
+    """
+
+    standard_error: float
+    epsilon: float
+    manifold: int
+    columns: str
+    draws: int
+    start: str
+    limit: int
+    method: str
+    starts: tuple[str, ...]
+    found: tuple[float, ...]
+    iterations: tuple[int, ...]
+    evaluations: tuple[int, ...]
+    messages: tuple[str, ...]
+    on_box: tuple[float, ...]
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The value phi."""
+        where = f", {self.manifold} directions ({self.columns})" if self.manifold else ""
+        return (Number(f"box eps = {self.epsilon:g}{where}: phi (%)", self.value, self.standard_error, self.doubts),)
+
+
+@dataclass(frozen=True)
+class BallSharpness(Measure):
+    """Largest rise in a ball; ``value`` is of the loss over all samples, in units of the loss.
+
+    Attributes:
+        per_batch: Mean rise over batches, each with the maximum of its own loss, weighted by their sizes.
+        per_batch_standard_error: Of that, over batches; nan for one.
+        per_batch_doubts: Why not to trust it, in words.
+        radius: rho.
+        steps: Of ascent.
+        batch_size: Samples of a batch; the last may have fewer.
+        samples: In all batches together.
+    """
+
+    per_batch: float
+    per_batch_standard_error: float
+    per_batch_doubts: tuple[str, ...]
+    radius: float
+    steps: int
+    batch_size: int
+    samples: int
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The rise over all samples, and per batch."""
+        name = f"ball rho = {self.radius:g}"
+        return (
+            Number(f"{name}: rise", self.value, doubts=self.doubts),
+            Number(
+                f"{name}: rise per batch of {self.batch_size}",
+                self.per_batch,
+                self.per_batch_standard_error,
+                self.per_batch_doubts,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class AdaptiveSharpness(Measure):
+    """Largest rise in a ball measured in the sizes of the weights; otherwise as :class:`BallSharpness`.
+
+    Attributes:
+        per_batch, per_batch_standard_error, per_batch_doubts: As there.
+        radius: rho, relative to the sizes.
+        norm: p, 2 or inf.
+        by: What a weight's size is: its own, "weight", or its filter's, "filter".
+        steps, batch_size, samples: As there.
+    """
+
+    per_batch: float
+    per_batch_standard_error: float
+    per_batch_doubts: tuple[str, ...]
+    radius: float
+    norm: float
+    by: str
+    steps: int
+    batch_size: int
+    samples: int
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The rise over all samples, and per batch."""
+        name = f"adaptive rho = {self.radius:g}, p = {self.norm:g}, by {self.by}"
+        return (
+            Number(f"{name}: rise", self.value, doubts=self.doubts),
+            Number(
+                f"{name}: rise per batch of {self.batch_size}",
+                self.per_batch,
+                self.per_batch_standard_error,
+                self.per_batch_doubts,
+            ),
+        )

@@ -3,17 +3,13 @@
 import csv
 import io
 import json
-import multiprocessing
-import os
 import re
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import torch
 
 from smoothout.intervals import Estimate, mean_interval
 from smoothout.results.files import write_json, write_text
@@ -22,6 +18,7 @@ from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder, is_comparison, refuse_foreign
+from smoothout.train.workers import executor, stop
 
 
 @dataclass(frozen=True)
@@ -135,15 +132,8 @@ def run_all(
     folder: Path, arms: Sequence[Arm], seeds: Sequence[int], workers: int, told: Callable[[Outcome], None]
 ) -> list[Outcome]:
     """Run every arm with every seed; runs that are finished are read, others go on or start."""
-    # A server that has imported torch once, in seconds, forks workers in no time.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["smoothout.train.loop"])
-    threads = max(1, (os.cpu_count() or 1) // workers)
     outcomes = []
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
-    ) as pool:
-        pool.submit(torch.get_num_threads)  # starts the server, which imports while data are loaded here
+    with executor(workers, "smoothout.train.loop") as pool:
         _load_data_once(arms, seeds)
         futures = {
             pool.submit(_run, folder / slug(arm.name) / str(seed), arm.settings.replace(seed=seed)): (
@@ -158,7 +148,7 @@ def run_all(
                 outcomes.append(_outcome(*futures[future], future))
                 told(outcomes[-1])
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            stop(pool)
             raise
     order = {(arm.name, seed): (i, seed) for i, arm in enumerate(arms) for seed in seeds}
     return sorted(outcomes, key=lambda outcome: order[outcome.arm, outcome.seed])

@@ -109,13 +109,9 @@ def evaluate(
     found = []
     with torch.autocast(device.type, half, enabled=half is not None):
         for split in splits:
-            if len(problem.dataset.split(split)) == 0:
-                if len(splits) > 1:
-                    continue
-                raise ValueError(
-                    f"the split {split!r} has no samples; from a checkpoint of the original program nothing is held "
-                    f"out. Use train or test."
-                )
+            if len(splits) > 1 and len(problem.dataset.split(split)) == 0:
+                continue
+            problem.dataset.filled(split)
             draws = range(conditions.draws if conditions.strength > 0 or conditions.augment else 1)
             risks = [_draw(problem, split, smoother, conditions, draw) for draw in draws]
             found.append(_summarise(folder, split, risks, relative_noise))

@@ -172,6 +172,16 @@ class DataSet:
         """A split by its name."""
         return {"train": self.train, "holdout": self.holdout, "test": self.test}[name]
 
+    def filled(self, name: str) -> Resident | Streamed:
+        """A split by its name; raises if it has no samples."""
+        split = self.split(name)
+        if len(split) == 0:
+            raise ValueError(
+                f"the split {name!r} has no samples; from a checkpoint of the original program nothing is held out. "
+                f"Use train or test."
+            )
+        return split
+
     def transformed(self, transforms: Mapping[str, Callable[[Any], Any]], *, augment: bool, workers: int) -> "DataSet":
         """The same splits with a model's own transforms in place of the data set's.
 

@@ -1,0 +1,1 @@
+"""Sharpness and landscapes of checkpoints: in worker processes, and going on where they were interrupted."""

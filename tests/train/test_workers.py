@@ -1,0 +1,33 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from smoothout.train import workers
+
+
+def square(value):
+    if value < 0:
+        raise ValueError(f"value is {value}; expected a number >= 0.")
+    return value * value, os.getpid(), torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+
+
+def test_one_worker_is_this_process():
+    results = dict(workers.each(square, [1, 2, 3], 1))
+    assert {task: result[0] for task, result in results.items()} == {1: 1, 2: 4, 3: 9}
+    assert {result[1] for result in results.values()} == {os.getpid()}
+
+
+def test_two_workers_give_the_same_with_one_thread_each_and_leave_ctrl_c_alone(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    results = dict(workers.each(square, [1, 2, 3], 2))
+    assert {task: result[0] for task, result in results.items()} == {1: 1, 2: 4, 3: 9}
+    assert os.getpid() not in {result[1] for result in results.values()}
+    assert {result[2] for result in results.values()} == {1}
+    assert {result[3] for result in results.values()} == {signal.SIG_IGN}
+
+
+def test_an_error_in_a_worker_is_raised_here():
+    with pytest.raises(ValueError, match="value is -1; expected"):
+        list(workers.each(square, [1, -1, 2], 2))
