@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo choose docs test lint types clean
+.PHONY: help install demo choose bench-landscape docs test lint types clean
 
 help:  ## list the chores
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 install: .venv/installed  ## make .venv with the package, every extra and the test tools
 
@@ -25,6 +25,14 @@ demo: install  ## train small batch, large batch and both with noise, 5 seeds ea
 
 choose: install  ## choose the demo's strengths on the hold-out again (about ten minutes)
 	$(BIN)/python experiments/demo/choose.py
+
+bench-landscape: install  ## time lines, planes and Hessians against bare loops and other packages (about ten minutes)
+	if [ -x $(BIN)/uv ]; then \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'; \
+	fi
+	$(BIN)/python benchmarks/landscape.py
 
 docs: install  ## write the pages that are made from tables in the code
 	$(BIN)/python -c "from smoothout.original.options import markdown; print(markdown(), end='')" > docs/options.md

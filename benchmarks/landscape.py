@@ -8,6 +8,7 @@ Needs the packages of the extra `bench`: loss-landscapes and PyHessian, and curv
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothout import landscape
+from smoothout import landscape, sharpness
 from smoothout.objective import Objective
-from smoothout.sharpness.hessian import eigenvectors
+from smoothout.samples import Samples
 from smoothout.train import workers
 
 RESULTS = Path(__file__).parent / "results" / "landscape.json"
-REPEATS = 3
+RUNS = 3
 LINE, PLANE = 41, 7  # points of the line; of each side of the plane
 SAMPLES, BATCH, HESSIAN_SAMPLES = 10_000, 1000, 2000
 Batch = tuple[Tensor, Tensor]
@@ -107,7 +108,7 @@ def ours_line(model: nn.Module, data: list[Batch]) -> None:
 def ours_plane(model: nn.Module, data: list[Batch]) -> None:
     """A plane of ours."""
     first = landscape.direction(model)
-    axes = landscape.Axes.of(first, landscape.direction(model, seed=1, orthogonal_to=first))
+    axes = landscape.span(first, landscape.direction(model, orthogonal_to=first))
     landscape.plane(model, data, axes=axes, xs=side(), ys=side())
 
 
@@ -141,22 +142,269 @@ def theirs(model: nn.Module, data: list[Batch], plane: bool) -> None:
         loss_landscapes.random_line(model, MeanLoss(), steps=LINE, normalization="filter", deepcopy_model=True)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def interleaved(arms: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, list[float]]:
+def interleaved(arms: dict[str, Callable[[], object]], repeats: int = 1) -> dict[str, list[float]]:
     """Seconds of every arm, one after the other, several times."""
     times: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(repeats):
         for name, work in arms.items():
-            times[name].append(seconds(work))
+            began = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - began)
     return times
 
 
-def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
-    """Median of the ratios of neighbouring runs."""
-    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+def ratios(times: dict[str, list[float]], over: str) -> dict[str, float]:
+    """Medians of the ratios of neighbouring runs to the arm ``over``."""
+    return {
+        name: statistics.median(a / b for a, b in zip(own, times[over], strict=True))
+        for name, own in times.items()
+        if name != over
+    }
+
+
+def lines_and_planes() -> dict[str, Any]:
+    """Times of a line and a plane, as ratios to the bare loop."""
+    model, data = trained()
+    grid = [(x, y) for y in side() for x in side()]
+    line = {
+        "bare": lambda: bare(model, data, [(alpha,) for alpha in line_points()]),
+        "ours": lambda: ours_line(model, data),
+        "loss-landscapes": lambda: theirs(model, data, plane=False),
+    }
+    plane = {
+        "bare": lambda: bare(model, data, grid),
+        "ours": lambda: ours_plane(model, data),
+        "loss-landscapes": lambda: theirs(model, data, plane=True),
+    }
+    found = {}
+    for name, arms, points in (("line", line, LINE), ("plane", plane, PLANE**2)):
+        times = interleaved(arms)
+        found[name] = {"points": points, "seconds": times, "ratio to bare": ratios(times, "bare")}
+        print(f"{name} of {points} points, time / bare loop: {found[name]['ratio to bare']}", flush=True)
+    return found
+
+
+# -- memory, a process for each arm -------------------------------------------------------------------------------
+
+
+def peak(arm: str) -> None:
+    """Print the highest memory of this process, in MB, after a short line or product of an arm."""
+    model, data = trained()
+    if arm == "bare":
+        bare(model, data, [(alpha,) for alpha in line_points()[:4]])
+    elif arm == "ours":
+        landscape.line(model, data, axes=landscape.direction(model), alphas=line_points()[:4])
+    elif arm == "ours, plane":
+        first = landscape.direction(model)
+        axes = landscape.span(first, landscape.direction(model, orthogonal_to=first))
+        landscape.plane(model, data, axes=axes, xs=side()[:2], ys=side()[:2])
+    elif arm == "bare, plane":
+        bare(model, data, [(x, y) for y in side()[:2] for x in side()[:2]])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memory() -> dict[str, float]:
+    """Peak memory of each arm, MB."""
+    found = {}
+    for arm in ("bare", "ours", "bare, plane", "ours, plane"):
+        words = [sys.executable, __file__, "--peak", arm]
+        found[arm] = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    print(f"peak memory, MB: { {arm: round(value) for arm, value in found.items()} }", flush=True)
+    return found
+
+
+# -- worker processes ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def subject() -> tuple[nn.Module, Samples, landscape.Displacements]:
+    """What a worker loads once."""
+    model, data = trained()
+    return model, Samples(data, torch.device("cpu")), landscape.direction(model)
+
+
+def point(alpha: float) -> float:
+    """Measure one point, as a worker of the command does."""
+    torch.set_num_threads(1)
+    model, samples, axes = subject()
+    [found] = landscape.measure_points(model, samples, axes=axes, points=[landscape.Point((alpha,), "keep")])
+    return found.loss
+
+
+def points_per_second(count: int) -> float:
+    """Rate of finished points, from the first ones of every worker on: what is left out is the start."""
+    alphas = [index / 100 for index in range(40 * count)]
+    stamps = [time.perf_counter() for _ in workers.each(point, alphas, count)]
+    skip = 2 * count
+    return (len(stamps) - 1 - skip) / (stamps[-1] - stamps[skip])
+
+
+def processes() -> dict[str, float]:
+    """Points per second of one and of two processes, one thread each, one after the other."""
+    one, two = points_per_second(1), points_per_second(2)
+    found = {"one": one, "two": two, "two / one": two / one}
+    print(f"points per second: {found}", flush=True)
+    return found
+
+
+# -- Hessians -----------------------------------------------------------------------------------------------------
+
+
+def bare_product(model: nn.Module, data: list[Batch], vector: list[Tensor]) -> list[Tensor]:
+    """A double backward as anyone would write it."""
+    parameters = list(model.parameters())
+    total = [torch.zeros_like(p) for p in parameters]
+    for inputs, targets in data:
+        loss = functional.cross_entropy(model(inputs), targets, reduction="sum")
+        slopes = torch.autograd.grad(loss, parameters, create_graph=True)
+        product = sum((slope * v).sum() for slope, v in zip(slopes, vector, strict=True))
+        for sum_, part in zip(total, torch.autograd.grad(product, parameters), strict=True):
+            sum_ += part
+    return [part / HESSIAN_SAMPLES for part in total]
+
+
+def products() -> dict[str, Any]:
+    """Time of a Hessian product as a ratio to the bare one."""
+    model, data = trained()
+    some = data[: HESSIAN_SAMPLES // BATCH]
+    vector = [torch.randn_like(p) for p in model.parameters()]
+    with Objective(model, some) as objective:
+        arms = {
+            "bare": lambda: bare_product(model, some, vector),
+            "ours": lambda: objective.hessian_product(vector),
+        }
+        interleaved(arms, 2)
+        times = interleaved(arms, 10)
+    found = {"seconds": {name: statistics.median(each) for name, each in times.items()}, **ratios(times, "bare")}
+    print(f"Hessian product, time / bare double backward: {found['ours']:.3f}", flush=True)
+    return found
+
+
+class Counted:
+    """A loss that counts the samples it is called on, to count products of other packages."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        return functional.cross_entropy(outputs, targets)
+
+
+def top_eigenvalue() -> dict[str, Any]:
+    """The largest eigenvalue: value, products and seconds of each package, and the error of ours."""
+    model, data = trained()
+    some = data[: HESSIAN_SAMPLES // BATCH]
+    exact = sharpness.hessian(model, some, smallest=False, tolerance=1e-7, max_products=200, **NO_TRACE).value
+    found: dict[str, Any] = {"reference": exact}
+    for name, work in (("ours", our_eigenvalue), ("PyHessian", pyhessian), ("curvlinops, eigsh", curvlinops)):
+        began = time.perf_counter()
+        value, made, extra = work(model, some)
+        error = abs(value / exact - 1)
+        found[name] = {"value": value, "error": error, "products": made, **extra}
+        found[name]["seconds"] = time.perf_counter() - began
+        print(f"largest eigenvalue, {name}: {found[name]}", flush=True)
+    return found
+
+
+def our_eigenvalue(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[str, float]]:
+    """Ours, with its residual."""
+    made = sharpness.hessian(model, data, smallest=False, **NO_TRACE)
+    return made.value, made.products, {"residual": made.residual}
+
+
+def pyhessian(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[str, float]]:
+    """PyHessian's power iteration; as many products as calls of the loss over those of a product."""
+    from pyhessian import hessian
+
+    counted = Counted()
+    torch.manual_seed(0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        values, _ = hessian(model, counted, dataloader=data, cuda=False).eigenvalues()
+    return float(values[0]), counted.calls / len(data), {}
+
+
+def curvlinops(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[str, float]]:
+    """curvlinops' operator under SciPy's eigsh, at the tolerance of ours."""
+    from curvlinops import HessianLinearOperator
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    operator = HessianLinearOperator(model, nn.CrossEntropyLoss(), parameters, data, check_deterministic=False)
+    operator = operator.to_scipy()
+    made = 0
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        nonlocal made
+        made += 1
+        return operator @ vector.astype(np.float32)
+
+    counting = LinearOperator(operator.shape, matvec=product, dtype=np.float32)
+    start = np.random.default_rng(0).standard_normal(operator.shape[0]).astype(np.float32)
+    [value] = eigsh(counting, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)
+    return float(value), made, {}
+
+
+# -- all of it ----------------------------------------------------------------------------------------------------
+
+
+def goals(runs: list[dict[str, Any]]) -> list[tuple[str, float, float, bool]]:
+    """What was to be reached, the median over the runs, the bound, and whether it was reached."""
+    wanted: list[tuple[str, Callable[[dict[str, Any]], float], float, bool]] = [
+        ("line / bare loop, time", lambda run: run["line"]["ratio to bare"]["ours"], 1.05, True),
+        ("plane / bare loop, time", lambda run: run["plane"]["ratio to bare"]["ours"], 1.05, True),
+        ("line above bare loop, MB", lambda run: run["memory"]["ours"] - run["memory"]["bare"], 30, True),
+        (
+            "plane above bare loop, MB",
+            lambda run: run["memory"]["ours, plane"] - run["memory"]["bare, plane"],
+            30,
+            True,
+        ),
+        ("two processes / one, points per second", lambda run: run["processes"]["two / one"], 1.8, False),
+        ("Hessian product / bare double backward, time", lambda run: run["products"]["ours"], 1.1, True),
+        ("largest eigenvalue, relative error", lambda run: run["eigenvalue"]["ours"]["error"], 1e-3, True),
+        ("largest eigenvalue, products", lambda run: run["eigenvalue"]["ours"]["products"], 16, True),
+    ]
+    found = []
+    for name, value, bound, at_most in wanted:
+        median = statistics.median(value(run) for run in runs)
+        found.append((f"{name} {'<=' if at_most else '>='} {bound:g}", median, bound, (median <= bound) == at_most))
+    return found
+
+
+def main() -> None:
+    """Measure everything, on one thread."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of the other packages
+    if sys.argv[1:2] == ["--peak"]:
+        peak(sys.argv[2])
+        return
+    runs = []
+    for number in range(1, RUNS + 1):
+        print(f"run {number} of {RUNS}", flush=True)
+        runs.append(
+            {
+                **lines_and_planes(),
+                "memory": memory(),
+                "processes": processes(),
+                "products": products(),
+                "eigenvalue": top_eigenvalue(),
+            }
+        )
+    environment = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+    }
+    met = goals(runs)
+    rows = [{"goal": name, "median": median, "met": reached} for name, median, _, reached in met]
+    RESULTS.write_text(json.dumps({"environment": environment, "goals": rows, "runs": runs}, indent=1) + "\n")
+    for name, median, _, reached in met:
+        print(f"{'met   ' if reached else 'MISSED'} {name}: {median:.4g}")
+    print(f"goals: {sum(row['met'] for row in rows)} met, {sum(not row['met'] for row in rows)} missed, 0 not measured")
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,9 @@ class Samples:
         device: Where the model is.
         room: Bytes to keep; by default half of what is free there.
 
+    Attributes:
+        resident: Whether all are kept.
+
     Raises:
         ValueError: If there are no samples, or they do not fit and cannot be read again.
         TypeError: If the batches are no pairs of tensors.
@@ -34,7 +37,7 @@ class Samples:
     def __init__(self, batches: Batches, device: torch.device, room: int | None = None) -> None:
         self._batches, self._device = batches, device
         self._room = free_bytes(device) // 2 if room is None else room
-        self._resident = False
+        self.resident = False
         parts = self._parts()
         first = next(parts, None)
         if first is None:
@@ -43,7 +46,7 @@ class Samples:
                 "Check the subset's size, or whether the iterator is used up."
             )
         if next(parts, None) is None:
-            self._kept, self._resident = first, True
+            self._kept, self.resident = first, True
         elif iter(batches) is batches:
             raise ValueError(
                 f"the data are a one-time {type(batches).__name__} and do not fit in {self._room:,} bytes; expected "
@@ -52,7 +55,7 @@ class Samples:
 
     def parts(self) -> Iterator[list[Batch]]:
         """The batches in order, in lists that fit on the device: one list if all do."""
-        if self._resident:
+        if self.resident:
             yield self._kept
         else:
             yield from self._parts()

@@ -243,22 +243,23 @@ def test_flags_of_landscapes_and_sharpness():
         "--no-visualize_train",
     )
     assert words[:2] == ("landscape", "x")
-    assert words[words.index("--to") :][:7] == (
-        "--to",
-        "y",
-        "--mode",
-        "sin",
-        "--alpha=-0.3:0.02:0.31",
-        "--splits",
-        "test",
+    assert words[words.index("--to") :][:9] == (
+        *("--to", "y", "--mode", "sin", "--results-dir", "./TrainingResults", "--alpha=-0.3:0.02:0.31"),
+        *("--splits", "test"),
     )
+    found = translate("visualize_sharpness", ["--evaluate", "x", "-se", "y", "--mode", "sin"])
+    assert "--alpha=0:0.05:1.01" in found.words
+    assert "alpha is 0:0.05:1.01: outside [0, 1] the sine turns back" in found.notices[-1]
+    with pytest.raises(ValueError, match="visualize_sharpness needs a second checkpoint. Name it: --slave-evaluate"):
+        command("visualize_sharpness", "--evaluate", "x")
     words = command("visualize2_sharpness", "--evaluate", "x")
     assert words[words.index("--splits") - 1 :][:3] == ("--alpha=-1:0.1:1.01", "--splits", "train")
     assert words[words.index("--direction") :][:4] == ("--direction", "uniform", "--one-dimensional", "scale")
     words = command("measure_sharpness", "--evaluate", "x", "--epsilon", "1e-3", "-m", "100", "-t", "5", "--b", "100")
     assert words[:2] == ("sharpness", "x")
     assert words[words.index("--epsilon") :] == (
-        *("--epsilon", "0.001", "--manifold", "100", "--columns", "original", "--draws", "5", "--batch-size", "100"),
+        *("--epsilon", "0.001", "--manifold", "100", "--columns", "original", "--draws", "5"),
+        *("--results-dir", "./TrainingResults", "--batch-size", "100"),
     )
     found = translate("measure_sharpness", ["--evaluate", "x", "-t", "5", "-j", "3"])
     assert "--draws" not in found.words
@@ -367,6 +368,10 @@ def test_every_program_passes_its_flags_on_or_says_so(program, option):
     """Under every spelling, the option of ours that the table names is there, or a notice that there is none."""
     value = [] if option.kind is bool else [FITTING.get(option.name, ANY[option.kind])]
     checkpoint = [] if option.name == "evaluate" or PROGRAMS[program] == "train" else ["--evaluate", "c"]
+    if program == "visualize_sharpness" and option.name != "slave_evaluate":
+        checkpoint += ["--slave-evaluate", "d"]
+    if option.name == "times":
+        checkpoint += ["--manifolds", "3"]
     told = []
     for flag in option.flags:
         found = translate(program, [*checkpoint, flag, *value])

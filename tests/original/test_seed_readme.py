@@ -1,5 +1,6 @@
 """The README of the original program: its four usage lines, its data folder, and its model file."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from safetensors.torch import load_file
 
 from smoothout.cli.main import main
 from smoothout.original.__main__ import run
+from smoothout.results.landscape import Line
+from smoothout.train.evaluation import Conditions, evaluate
+
+DATA = Path("pytorch-gen/cifar10")
 
 LINES = {
     "alexnet": "evaluate.py --model alexnet --dataset imagenet -b 100 --gpus 1 "
@@ -59,12 +64,61 @@ def test_the_evaluate_line(here, capsys):
     assert row.split("│")[2].strip() == "4"  # all training samples: none are held out
 
 
-@pytest.mark.parametrize("name", ["line", "direction", "sharpness"])
-def test_the_other_lines_say_what_they_become(name, capsys):
-    assert run(LINES[name].split()) == 2
+def checkpoints(name, here, monkeypatch):
+    """Files of the original where the line names them, and its data."""
+    folder = here / "pytorch-gen" / ("cifar100" if name == "sharpness" else "cifar10")
+    base = "cifar-100-python" if name == "sharpness" else "cifar-10-batches-py"
+    write_cifar(folder / base, "CIFAR100" if name == "sharpness" else "CIFAR10")
+    publish(monkeypatch, "CIFAR100" if name == "sharpness" else "CIFAR10", folder / base)
+    words = LINES[name].split()
+    for index, word in enumerate(words):
+        if word in ("--evaluate", "--slave-evaluate"):
+            model = words[words.index("--model") + 1]
+            torch.default_generator.manual_seed(index)
+            classes = 100 if name == "sharpness" else 10
+            write(Path(words[index + 1]), model, network(model, (3, 32, 32), classes))
+    return words
+
+
+def test_the_line_between_two_checkpoints(here, monkeypatch, capsys):
+    words = checkpoints("line", here, monkeypatch)
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("= smoothout landscape TrainingResults/")
+    [path] = here.glob("TrainingResults/*/line-test.npz")
+    line = Line.load(path)
+    assert len(line.alphas) == 31
+    assert line.bn == "interpolate"
+    for mark, flag in zip(line.marks, ("--evaluate", "--slave-evaluate"), strict=True):
+        [own] = evaluate(Path(words[words.index(flag) + 1]), ["test"], Conditions(), dataset="cifar10", data_dir=DATA)
+        assert mark.loss == pytest.approx(own.risk.loss, rel=1e-6)
+        assert mark.path_loss == mark.loss
+    assert not list(here.glob("TrainingResults/*/line-train.npz"))
+
+
+def test_the_random_direction(here, monkeypatch, capsys):
+    words = checkpoints("direction", here, monkeypatch)
+    assert run(words) == 0
+    assert "31 points, test" in capsys.readouterr().out
+    [path] = here.glob("TrainingResults/*/line-test.npz")
+    line = Line.load(path)
+    assert line.alphas == tuple((index - 15) / 50 for index in range(31))
+    [own] = evaluate(
+        Path(words[words.index("--evaluate") + 1]), ["test"], Conditions(), dataset="cifar10", data_dir=DATA
+    )
+    assert line.losses[15] == pytest.approx(own.risk.loss, rel=1e-6)
+    assert [path.name for path in sorted(here.glob("TrainingResults/*/line.*"))] == ["line.pdf", "line.png"]
+
+
+def test_the_sharpness_of_a_checkpoint(here, monkeypatch, capsys):
+    assert run(checkpoints("sharpness", here, monkeypatch)) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith(f"= smoothout {'sharpness' if name == 'sharpness' else 'landscape'} TrainingResults/")
-    assert "this version has no command" in printed.err
+    assert "measured on the training samples, as the paper defines it" in printed.err
+    assert "box eps = 0.0005: phi (%)" in printed.out
+    [path] = here.glob("TrainingResults/*/sharpness.json")
+    [row] = json.loads(path.read_text())["measures"]
+    assert row["record"]["value"] > 0
+    assert row["record"]["center"]["weights"] == 1_405_860
 
 
 def test_training_on_its_default_data(here, monkeypatch, capsys):

@@ -160,5 +160,7 @@ def test_a_strength_that_is_none(strength):
 
 
 def test_no_weight_to_perturb():
-    with pytest.raises(ValueError, match=r"no weight gets noise; expected some. The reasons:\n(.*\n)+weight .*- \(exclude\)"):
+    with pytest.raises(
+        ValueError, match=r"no weight gets noise; expected some. The reasons:\n(.*\n)+weight .*- \(exclude\)"
+    ):
         sharpness.noise(nn.BatchNorm1d(6), [samples()], strength=A)

@@ -1,8 +1,8 @@
 """``smoothout landscape``."""
 
-import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,14 +13,16 @@ from rich.console import Console
 from smoothout import _checks, landscape
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.cli.progress import progress
-from smoothout.measuring.landscape import Span, Surface, grid, measured, open_points
-from smoothout.measuring.subject import Place, Sampling
+from smoothout.landscape import LinePlan, PlanePlan
+from smoothout.measuring.landscape import Span, axes_of, key_of, run_points
+from smoothout.measuring.points import KeptPoints
+from smoothout.measuring.subject import Place, Sampling, load
 from smoothout.report.landscape import draw_line, draw_plane
 from smoothout.results.landscape import Line, Plane, write_vtp
 from smoothout.train.device import choose
 
 DESCRIPTION = "The loss along a line, or over a plane, through checkpoints or in random or Hessian directions."
-ALPHA_TO, ALPHA = "-1:0.1:2.01", "-1:0.04:1.01"
+DRAFT = "21x21"
 PIPE_WIDTH = 160
 
 
@@ -35,11 +37,12 @@ class Arguments:
     mode: Literal["linear", "sin"] = "linear"
     """Between checkpoints: theta = (1 - alpha) A + alpha B, or the same with (1 - cos(pi alpha)) / 2 for alpha."""
     alpha: str | None = None
-    """START:STEP:STOP of a line, without STOP; write --alpha=-1:... [None: -1:0.1:2.01 with --to, else -1:0.04:1.01]."""
+    """START:STEP:STOP of a line, without STOP; write --alpha=-1:... [None: -1:0.1:2.01 with --to, 0:0.05:1.01 in
+    mode sin, else -1:0.04:1.01]."""
     plane: str | None = None
     """COLUMNSxROWS of a plane, such as 21x21 for a draft [None: a line; with two checkpoints in --to 21x21]."""
-    extent: float = 1.0
-    """Plane: half its width, in units of the directions; through checkpoints the share of their distance around them."""
+    extent: float | None = None
+    """Plane: half its width and height, in units of the directions [None: 1; with --to the checkpoints and around]."""
     axes: Literal["random", "hessian"] = "random"
     """Without --to: random directions with the norms of the filters, or the Hessian's top eigenvectors."""
     direction: Literal["normal", "uniform"] = "normal"
@@ -76,6 +79,8 @@ class Arguments:
             raise ValueError("--plane with one checkpoint in --to is a line's width; expected two, or none.")
         if self.alpha is not None and self.is_plane:
             raise ValueError("--alpha is of lines; a plane takes --plane COLUMNSxROWS and --extent.")
+        if self.extent is not None and (self.to or not self.is_plane):
+            raise ValueError("--extent is of planes in random or Hessian directions; leave it out.")
         if self.axes == "hessian" and self.to:
             raise ValueError("--axes hessian and --to contradict each other; give one of them.")
         if self.mode == "sin" and len(self.to) != 1:
@@ -108,3 +113,93 @@ def shard_of(shard: str | None) -> tuple[int, int] | None:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"shard is {shard!r}; expected I/N with 1 <= I <= N, such as 2/8.")
     return int(match[1]), int(match[2])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    chosen = parse(Arguments, arguments, "landscape", DESCRIPTION)
+    shard = shard_of(chosen.shard)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    span = _span(chosen)
+    plan = plan_of(chosen, span)
+    key = key_of(span, plan.points)
+    folder = chosen.results_dir / (chosen.name or f"landscape-{key[:8]}")
+    kept = KeptPoints(folder, key, chosen.splits, len(plan.points), shard)
+    what = f"{len(plan.grid)} points" if isinstance(plan, LinePlan) else f"{len(plan.xs)} x {len(plan.ys)} points"
+    console.print(f"{plan.axes.description}: {what}, {', '.join(chosen.splits)}, in {folder}", markup=False)
+    began = time.perf_counter()
+    with progress(console, "measurements") as tell:
+        for done in run_points(span, plan, chosen.splits, kept, chosen.workers):
+            tell(done, kept.wanted)
+    if shard is not None and not kept.complete:
+        console.print(f"shard {chosen.shard} is finished; a start without --shard puts all together.", markup=False)
+        return 0
+    seconds = time.perf_counter() - began
+    found: dict[str, Line | Plane] = {split: plan.record(kept.risks(split), seconds) for split in chosen.splits}
+    for line in [*words(found), *write(found, folder, chosen.vtp)]:
+        console.print(line, markup=False)
+    return 0
+
+
+def _span(chosen: Arguments) -> Span:
+    """What is spanned; running statistics that are taken anew need the training samples."""
+    splits: tuple[str, ...] = tuple(dict.fromkeys(chosen.splits))
+    if chosen.bn == "recompute" and "train" not in splits:
+        splits = (*splits, "train")
+    place = Place(
+        chosen.checkpoint,
+        splits,
+        chosen.sampling,
+        str(choose(chosen.device)),
+        tuple(sorted(chosen.replacements.given.items())),
+    )
+    dimensions = 2 if chosen.is_plane else 1
+    vectors = None
+    if chosen.axes == "hessian":
+        vectors = chosen.results_dir / f"hessian-{load(place).digest}-{chosen.sampling.seed}-{dimensions}.safetensors"
+    return Span(place, chosen.to, chosen.axes, dimensions, chosen.direction, chosen.one_dimensional, vectors)
+
+
+def plan_of(chosen: Arguments, span: Span) -> LinePlan | PlanePlan:
+    """The points to measure."""
+    if not chosen.is_plane:
+        alphas = landscape.alphas(chosen.alpha) if chosen.alpha is not None else None
+        return landscape.plan_line(axes_of(span), alphas, chosen.bn, chosen.mode)
+    columns, rows = shape_of(chosen.plane or DRAFT)
+    axes = axes_of(span)
+    extent = ((-chosen.extent, chosen.extent),) * 2 if chosen.extent is not None else axes.extent
+    xs, ys = (landscape.evenly(count, *ends) for count, ends in zip((columns, rows), extent, strict=True))
+    return landscape.plan_plane(axes, xs, ys, chosen.bn)
+
+
+def words(found: Mapping[str, Line | Plane]) -> list[str]:
+    """Known points, barriers and doubts of each split."""
+    lines = []
+    for split, record in found.items():
+        lines += [
+            f"{split}: {mark.name} has loss {mark.loss:.6g} nats, error {mark.error1:.2f} % ({record.samples} samples)"
+            for mark in record.marks
+        ]
+        if isinstance(record, Line) and len(record.marks) == 2:
+            lines.append(f"{split}: barrier {record.barrier:.4g} nats")
+        lines += [f"{split}: (!) {doubt}" for doubt in record.doubts]
+    return lines
+
+
+def write(found: Mapping[str, Line | Plane], folder: Path, vtp: bool) -> list[str]:
+    """Write arrays and pictures; returns what to say."""
+    paths: list[Path] = []
+    lines = {split: record for split, record in found.items() if isinstance(record, Line)}
+    planes = {split: record for split, record in found.items() if isinstance(record, Plane)}
+    for split, record in found.items():
+        paths.append(record.save(folder / f"{type(record).__name__.lower()}-{split}"))
+    if lines:
+        paths += draw_line(lines, folder / "line")
+    for split, plane in planes.items():
+        paths += draw_plane(plane, folder / f"plane-{split}")
+        if vtp:
+            write_vtp(plane, folder / f"plane-{split}.vtp")
+            paths.append(folder / f"plane-{split}.vtp")
+    return [f"written: {', '.join(map(str, paths))}"]

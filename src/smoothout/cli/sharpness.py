@@ -16,13 +16,16 @@ from smoothout import _checks
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.cli.progress import progress
 from smoothout.measuring.sharpness import Kept, Task, Wanted, run_tasks, tasks
-from smoothout.measuring.subject import Place, Sampling, label
+from smoothout.measuring.subject import Place, Sampling, label, load
 from smoothout.measuring.summary import APART, Compared, compare, ranked
 from smoothout.results.sharpness import Measure, NoiseSharpness
 from smoothout.train.device import choose
 
 DESCRIPTION = "Measure how sharp the minima of checkpoints are, side by side, on the same samples and with equal seeds."
 PIPE_WIDTH = 200
+DIFFERENT = (
+    "The checkpoints were measured on different samples: their runs had other data, or held out others (by seed)."
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     }
     for line in report(found, chosen.split):
         console.print(line, markup=False) if isinstance(line, str) else console.print(line)
+    if len({load(place).samples_digest for place in places}) > 1:
+        console.print(DIFFERENT, markup=False)
     console.print(f"written: {kept.path}")
     return 0
 

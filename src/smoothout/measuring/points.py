@@ -13,7 +13,7 @@ from smoothout.results.runs import Risk
 EVERY = 2.0
 
 
-class Points:
+class KeptPoints:
     """Loss and error of each split at each point; ``points.npz``, and one file more for each shard.
 
     Points that any file of the folder holds count as finished, so shards need no other merge than a start without

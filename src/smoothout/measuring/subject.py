@@ -68,6 +68,7 @@ class Subject:
         loss: The network's criterion, or cross entropy.
         samples: Of each split.
         digest: Of weights, buffers and samples; equal digests give equal measures.
+        samples_digest: Of the samples alone.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Subject:
     loss: Loss
     samples: Mapping[str, Samples]
     digest: str
+    samples_digest: str
 
 
 @functools.lru_cache(maxsize=1)
@@ -93,7 +95,8 @@ def load(place: Place) -> Subject:
         name: Samples(_Prepared(problem.dataset, _part(problem.dataset, name, place.sampling), place.sampling), device)
         for name in place.splits
     }
-    return Subject(path, problem.network, problem.loss, samples, _digest(problem.network, samples))
+    data = _digest_of_samples(samples)
+    return Subject(path, problem.network, problem.loss, samples, _digest(problem.network, data), data)
 
 
 def _part(dataset: DataSet, name: str, sampling: Sampling) -> Resident | Streamed:
@@ -116,12 +119,18 @@ class _Prepared:
             yield self._dataset.normalise(inputs), targets
 
 
-def _digest(network: nn.Module, samples: Mapping[str, Samples]) -> str:
-    """A hash of weights, buffers and samples; of samples that do not fit in memory, of those of the first part."""
-    found = hashlib.sha256()
+def _digest(network: nn.Module, data: str) -> str:
+    """A hash of weights, buffers and samples."""
+    found = hashlib.sha256(data.encode())
     for name, value in network.state_dict().items():
         found.update(name.encode())
         found.update(_bytes(value))
+    return found.hexdigest()[:16]
+
+
+def _digest_of_samples(samples: Mapping[str, Samples]) -> str:
+    """A hash of samples; of those that do not fit in memory, of the first part that does."""
+    found = hashlib.sha256()
     for name, each in samples.items():
         found.update(name.encode())
         for inputs, targets in next(iter(each.parts())):

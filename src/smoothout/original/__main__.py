@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from smoothout.cli.main import COMMANDS, main
+from smoothout.cli.main import main
 from smoothout.original.options import PROGRAMS
 from smoothout.original.programs import translate
 
@@ -24,9 +24,6 @@ def run(arguments: Sequence[str]) -> int:
     for notice in command.notices:
         print(f"notice: {notice}", file=sys.stderr)
     print(f"= smoothout {shlex.join(command.words)}", flush=True)
-    if command.words[0] not in COMMANDS:
-        print(f"smoothout.original: this version has no command {command.words[0]!r} yet.", file=sys.stderr)
-        return 2
     return main(command.words)
 
 

@@ -70,8 +70,18 @@ def _same(ours: str) -> dict[str, str]:
 
 
 OPTIONS: tuple[Option, ...] = (
-    _row("--results_dir", "./TrainingResults", "--results-dir", "Programs that evaluate print; `--json FILE` keeps."),
-    _row("--save", "", "--name", "Default: a time stamp, as in the original."),
+    _row(
+        "--results_dir",
+        "./TrainingResults",
+        {command: "--results-dir" for command in ("train", "landscape", "sharpness")},
+        "`evaluate` prints; `--json FILE` keeps.",
+    ),
+    _row(
+        "--save",
+        "",
+        {command: "--name" for command in ("train", "landscape", "sharpness")},
+        "Default: a time stamp, as in the original; of what is measured a hash, so that the same command goes on.",
+    ),
     _row(
         "--dataset",
         "cifar10",

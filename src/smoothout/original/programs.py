@@ -167,7 +167,12 @@ def _landscape(call: Call) -> list[str]:
         words += ["--to", str(values["slave_evaluate"]), "--mode", values["mode"]]
     else:
         words += ["--direction", "uniform", "--one-dimensional", "scale"]
-    words += [f"--alpha={values['alpha']}", "--splits", *(["train"] if values["visualize_train"] else []), "test"]
+    words += _results(call)
+    alpha = values["alpha"]
+    if values.get("mode") == "sin" and "alpha" not in call.given:
+        alpha = "0:0.05:1.01"
+        call.notices.append(f"alpha is {alpha}: outside [0, 1] the sine turns back, and the line would go to and fro.")
+    words += [f"--alpha={alpha}", "--splits", *(["train"] if values["visualize_train"] else []), "test"]
     return [*words, "--batch-size", str(values["batch_size"])]
 
 
@@ -179,7 +184,13 @@ def _sharpness(call: Call) -> list[str]:
         words += ["--manifold", str(values["manifolds"]), "--columns", "original", "--draws", str(values["times"])]
     elif values["times"] > 1:
         call.notices.append(f"--times {values['times']}: nothing is random in the full space; it is searched once.")
-    return [*words, "--batch-size", str(values["batch_size"])]
+    return [*words, *_results(call), "--batch-size", str(values["batch_size"])]
+
+
+def _results(call: Call) -> list[str]:
+    """Where the results go."""
+    words = ["--results-dir", str(call.values["results_dir"])]
+    return [*words, *(["--name", call.values["save"]] if call.values["save"] else [])]
 
 
 _COMMANDS: Mapping[str, Callable[[Call], list[str]]] = {

@@ -275,5 +275,7 @@ def _doubts(searches: list[_Search]) -> tuple[str, ...]:
         if not all(math.isfinite(each.found) for each in own):
             found.append(f"draw {draw}: the loss is not finite somewhere in the box; use a smaller epsilon")
         elif all(each.iterations == 0 for each in own):
-            found.append(f"draw {draw}: the search made 0 iterations ({own[0].message}): it never left where it started")
+            found.append(
+                f"draw {draw}: the search made 0 iterations ({own[0].message}): it never left where it started"
+            )
     return tuple(found)

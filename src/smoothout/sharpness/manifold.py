@@ -18,8 +18,8 @@ from smoothout.samples import free_bytes
 
 Columns = Literal["normal", "original"]
 
-_BLOCK_ELEMENTS = 1 << 24  # of R; a draw takes about 100 bytes while it is made, so of a row no more than the next
-_BLOCK_COLUMNS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 24
+_BLOCK_COLUMNS = 1 << 20  # of a row at a time: a draw takes some 100 bytes while it is made
 
 
 class Coordinates(Protocol):
