@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo choose bench-landscape docs test lint types clean
+.PHONY: help install demo choose sharpness bench-landscape docs test lint types clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ demo: install  ## train small batch, large batch and both with noise, 5 seeds ea
 
 choose: install  ## choose the demo's strengths on the hold-out again (about ten minutes)
 	$(BIN)/python experiments/demo/choose.py
+
+sharpness: install  ## measure the demo's checkpoints, four arms and five seeds (after make demo; about ten minutes)
+	$(BIN)/python experiments/sharpness/measure.py
 
 bench-landscape: install  ## time lines, planes and Hessians against bare loops and other packages (about ten minutes)
 	if [ -x $(BIN)/uv ]; then \

@@ -31,9 +31,9 @@ _ONCE_ONLY = re.compile(r"is not implemented|not supported|differentiate twice|d
 class Objective:
     r"""f(theta) = sum of per-sample losses / N over a data set, theta all weights with requires_grad.
 
-    A context manager: inside, the model is in evaluation mode; on leaving it weights, buffers, modes and
-    requires_grad are as they were, bit for bit, also after an exception. ``.grad`` is never touched. Losses are
-    summed in float64. Every method measures at theta_0 + offsets, theta_0 being the weights on entry.
+    A context manager: inside, the model is in evaluation mode; on leaving it weights, buffers, modes, requires_grad
+    and the global random state are as they were, bit for bit, also after an exception. ``.grad`` is never touched.
+    Losses are summed in float64. Every method measures at theta_0 + offsets, theta_0 being the weights on entry.
 
     Args:
         model: Without BatchNorm that normalises by the batch in evaluation mode: f would not be a sum over samples.
@@ -75,9 +75,12 @@ class Objective:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            device = device_of(self.model)
+            # A DataLoader draws from the global generator whenever it is read.
+            stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+            stack.enter_context(torch.enable_grad())
             stack.enter_context(kept(self.model))
             _refuse_batch_statistics(self.model)
-            device = device_of(self.model)
             self.samples = self._data if isinstance(self._data, Samples) else Samples(self._data, device)
             self._home.take(self.parameters)
             self._measure_center()
@@ -111,10 +114,15 @@ class Objective:
         count = 0
         with self.moved(offsets):
             for inputs, targets in self.samples:
-                losses = self._losses(self.model(inputs), targets).sum()
-                found = torch.autograd.grad(losses, self.parameters, allow_unused=True, materialize_grads=True)
+                losses = self._losses(self.model(inputs), targets)
+                if not losses.requires_grad:
+                    raise ValueError(
+                        "the loss has no gradient with respect to the weights; expected a differentiable one. Is there "
+                        "a detach(), an argmax, or a no_grad() in the model or the loss?"
+                    )
+                found = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True, materialize_grads=True)
                 torch._foreach_add_(gradient, found)
-                total = total + losses.detach().double()
+                total = total + losses.detach().double().sum()
                 count += len(targets)
         torch._foreach_div_(gradient, count)
         return float(total) / count, gradient
@@ -200,6 +208,12 @@ class Objective:
                 f"meaning there: check the checkpoint, the data's normalisation, or take one from before it diverged."
             )
         _, self.slope = self.gradient()
+        wild = [w.name for w, part in zip(self.weights, self.slope, strict=True) if not bool(part.isfinite().all())]
+        if wild:
+            raise ValueError(
+                f"the gradient at the weights themselves is not finite for {wild[0]}; expected finite numbers. Look "
+                f"for a root, a logarithm or a norm at 0 in the model or the loss."
+            )
         self.center = Center(
             loss=found.loss,
             error1=found.error1,

@@ -54,7 +54,7 @@ class Samples:
             )
 
     def parts(self) -> Iterator[list[Batch]]:
-        """The batches in order, in lists that fit on the device: one list if all do."""
+        """The batches in order, in lists that fit on the device: one list if all do, else each is good until the next."""
         if self.resident:
             yield self._kept
         else:
@@ -75,7 +75,8 @@ class Samples:
             weight = sum(tensor.nbytes for tensor in batch)
             if part and size + weight > self._room:
                 yield part
-                part, size = [], 0
+                part.clear()  # the reader still holds the list: two parts at a time would not fit
+                size = 0
             part.append(batch)
             size += weight
         if part:

@@ -11,17 +11,12 @@ from smoothout.measuring import sharpness as measuring
 from smoothout.results.sharpness import Center, NoiseSharpness, read_measure
 from smoothout.train import checkpoint
 
-TRAIN = ["train", "--dataset", "digits", "--epochs", "2", "--batch-size", "512", "--results-dir"]
 QUICK = ["--samples", "200", "--strengths", "0.01", "0.1", "--draws", "4"]
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharp")
-    for seed in ("0", "1"):
-        assert main([*TRAIN, str(folder / "plain"), "--name", seed, "--seed", seed]) == 0
-        assert main([*TRAIN, str(folder / "noisy"), "--name", seed, "--seed", seed, "--strength", "0.05"]) == 0
-    return folder
+@pytest.fixture
+def runs(digits_runs):
+    return digits_runs
 
 
 @pytest.fixture(autouse=True)

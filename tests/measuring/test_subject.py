@@ -3,17 +3,13 @@ import torch
 from original_files import network, write
 from torch.nn import functional
 
-from smoothout.cli.main import main
 from smoothout.measuring.subject import Place, Sampling, label, load
 from smoothout.train.evaluation import Conditions, evaluate
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    words = ["--dataset", "digits", "--epochs", "2", "--batch-size", "512", "--name", "a", "--results-dir", str(folder)]
-    assert main(["train", *words]) == 0
-    return folder / "a"
+@pytest.fixture
+def run(digits_runs):
+    return digits_runs / "plain" / "0"
 
 
 def test_it_is_measured_as_it_is_evaluated(run):

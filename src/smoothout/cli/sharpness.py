@@ -154,7 +154,9 @@ def report(found: Found, split: str) -> list[str | Table]:
     if rest:
         rows = [row for groups in rest.values() for row in rows_of(groups)]
         lines += [side_by_side(rows), *order_words(rows)]
-    doubts = [f"  {name}: {doubt}" for groups in found.values() for name, doubt in _doubts(groups)]
+    details = [f"  {name}: {text}" for groups in found.values() for name, text in _texts(groups, "details")]
+    lines += ["How they were found:", *details] if details else []
+    doubts = [f"  {name}: {text}" for groups in found.values() for name, text in _texts(groups, "doubts")]
     return [*lines, *(["(!) marks a value that missed its tolerance:", *dict.fromkeys(doubts)] if doubts else [])]
 
 
@@ -279,5 +281,6 @@ def _list(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _doubts(groups: dict[str, list[Measure]]) -> list[tuple[str, str]]:
-    return [(name, doubt) for name, records in groups.items() for record in records for doubt in record.doubts]
+def _texts(groups: dict[str, list[Measure]], name: str) -> list[tuple[str, str]]:
+    """The details or the doubts of every record, under the name of its group."""
+    return [(group, text) for group, records in groups.items() for record in records for text in getattr(record, name)]

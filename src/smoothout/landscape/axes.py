@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 
 class Mover(Protocol):
-    """Puts the model that it was made for at a point, from wherever it is; restores nothing."""
+    """Puts its model at a point, from wherever the model is, and restores nothing. Call it under ``no_grad``."""
 
     def __call__(self, point: Point) -> None: ...
 

@@ -69,6 +69,7 @@ def direction(
     _checks.one_of("distribution", distribution, Distribution)
     _checks.one_of("one_dimensional", one_dimensional, OneDimensional)
     weights = [weight for weight in all_weights(model) if weight.parameter.requires_grad]
+    _refuse_wild(weights)
     names = tuple(weight.name for weight in weights)
     firsts = [None] * len(weights) if orthogonal_to is None else _first(orthogonal_to, weights)
     key = NoiseKey(seed, 0, _STREAM, draw=0 if orthogonal_to is None else 1)
@@ -88,6 +89,15 @@ def direction(
     return Displacements.of(names, (vector,), description, seed)
 
 
+def _refuse_wild(weights: list[Weight]) -> None:
+    for weight in weights:
+        if not bool(weight.parameter.isfinite().all()):
+            raise ValueError(
+                f"{weight.name} has values that are not finite; expected numbers to look around from. Take a "
+                f"checkpoint from before it diverged."
+            )
+
+
 def _remedy(one_dimensional: OneDimensional, orthogonal_to: Displacements | None) -> str:
     if orthogonal_to is not None:
         return "Filters of one element have no second direction: take a line instead of a plane."
@@ -102,7 +112,8 @@ def _first(axis: Displacements, weights: list[Weight]) -> Vector:
     if mine != theirs or axis.dimensions != 1:
         raise ValueError(
             f"orthogonal_to is a {axis.description} with {axis.dimensions} axes and {len(axis.names)} "
-            f"parameters; expected one axis for the {len(weights)} parameters with requires_grad. Make it from this model."
+            f"parameters; expected one axis for the {len(weights)} parameters with requires_grad here. Make it from "
+            f"this model."
         )
     return axis.vectors[0]
 

@@ -73,6 +73,11 @@ class Measure:
         """The numbers of the measure that a table shows, the value first."""
         return (Number(type(self).__name__, self.value, doubts=self.doubts),)
 
+    @property
+    def details(self) -> tuple[str, ...]:
+        """How the numbers were found, where that says something about them."""
+        return ()
+
     def __str__(self) -> str:
         return str(self.numbers[0])
 
@@ -174,6 +179,17 @@ class BoxSharpness(Measure):
         """The value phi."""
         where = f", {self.manifold} directions ({self.columns})" if self.manifold else ""
         return (Number(f"box eps = {self.epsilon:g}{where}: phi (%)", self.value, self.standard_error, self.doubts),)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Every search."""
+        return tuple(
+            f"box by {self.method} from {start}: phi {found:.4g}, {iterations} iterations, {evaluations} evaluations, "
+            f"{on_box:.0%} of the coordinates on the box: {message}"
+            for start, found, iterations, evaluations, on_box, message in zip(
+                *(self.starts, self.found, self.iterations, self.evaluations, self.on_box, self.messages), strict=True
+            )
+        )
 
 
 @dataclass(frozen=True)
