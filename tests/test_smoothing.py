@@ -449,3 +449,17 @@ def test_a_step_forgotten_before_the_start_warns_too():
 def test_repr():
     smoother = SmoothOut(nn.Sequential(linear(), nn.BatchNorm1d(3)), 0.1)
     assert repr(smoother) == "SmoothOut(strength=0.1, scale='none', distribution='uniform', updates=0, weights=15)"
+
+
+@pytest.mark.parametrize("scale", ["none", "weight", "filter"])
+def test_an_antithetic_draw_is_the_same_noise_with_the_other_sign(scale):
+    model = nn.Linear(7, 5).double()
+    smoother = SmoothOut(model, 0.3, scale=scale)
+    clean = model.weight.detach().clone()
+    moved = {}
+    for antithetic in (False, True):
+        with smoother.perturbed(2, 1, antithetic=antithetic):
+            moved[antithetic] = model.weight.detach() - clean
+        assert torch.equal(model.weight, clean)
+    assert moved[False].abs().max() > 0
+    torch.testing.assert_close(moved[True], -moved[False], rtol=1e-12, atol=1e-15)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from smoothout.cli.main import main
-from smoothout.cli.sharpness import grouped
+from smoothout.cli.side_by_side import grouped
 from smoothout.measuring.subject import label
 
 HERE = Path(__file__).parent

@@ -1,7 +1,9 @@
 """Samples to measure on: kept on the device as far as they fit, in a fixed order, or a random part of them."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -54,7 +56,7 @@ class Samples:
             )
 
     def parts(self) -> Iterator[list[Batch]]:
-        """The batches in order, in lists that fit on the device: one list if all do, else each is good until the next."""
+        """The batches in order, in lists that fit on the device, each good until the next; one list if all do."""
         if self.resident:
             yield self._kept
         else:
@@ -117,9 +119,12 @@ def subset(batches: Batches, samples: int, seed: int = 0, *, batch_size: int = 1
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, about."""
+    """Memory that is free on a device, about; what files are cached in counts as free."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    with contextlib.suppress(OSError, StopIteration):  # only Linux says it
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # no such system call

@@ -215,6 +215,7 @@ def kept(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         snapshot.restore()
+        torch.clear_autocast_cache()  # it holds copies of weights in half precision
         for module, name, buffer in buffers:
             module._buffers[name] = buffer  # a module may have put another tensor in its place
         for parameter, flag in flags:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from smoothout.cli import sharpness as command
+from smoothout.cli import side_by_side
 from smoothout.cli.main import main
 from smoothout.measuring import sharpness as measuring
 from smoothout.results.sharpness import Center, NoiseSharpness, read_measure
@@ -60,6 +61,7 @@ def test_interrupted_it_keeps_what_is_finished_and_goes_on(runs, here, capsys, m
 
     monkeypatch.setattr(measuring, "measure", interrupted)
     assert main(words) == 130
+    assert "What is finished is kept; the same command goes on." in capsys.readouterr().out
     _, rows = stored(here)
     assert len(rows) == 1
     first = rows[0]
@@ -164,10 +166,10 @@ def test_a_curve_that_turns_is_called_a_reversal():
         {"a": [record(3.0, 0.1, 0.02)], "b": [record(3.1, 0.1, 0.02)]},  # not told apart: no part of the reversal
         {"a": [record(9.0, 0.1, 0.03)], "b": [record(5.0, 0.1, 0.03)]},
     ]
-    assert command.curve_words(part)[1:] == [
+    assert side_by_side.curve_words(part)[1:] == [
         "  a = 0.01: b > a",
         "  a = 0.02: b ~ a",
         "  a = 0.03: a > b",
         "  reversal: a is above b at a = 0.03, below it at a = 0.01",
     ]
-    assert not any("reversal" in line for line in command.curve_words(part[1:]))
+    assert not any("reversal" in line for line in side_by_side.curve_words(part[1:]))

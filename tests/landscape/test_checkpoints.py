@@ -194,6 +194,13 @@ def test_checkpoints_on_one_line_span_no_plane():
         landscape.through(a, a, b)
 
 
+def test_rounding_alone_spans_no_plane():
+    # Close to each other and far from 0, float32 puts the middle 1e-5 of their distance beside the line.
+    a, b = ({"x": torch.arange(1.0, 50.0) + shift * torch.arange(49.0).sin()} for shift in (0.0, 1e-3))
+    with pytest.raises(ValueError, match=r"C is .* away from the line through A and B"):
+        landscape.through(a, b, {"x": (a["x"] + b["x"]) / 2})
+
+
 def test_equal_checkpoints_are_doubted():
     assert landscape.between(network(0), network(0)).doubts([(0.0,)], "keep") == (
         "the weights of both checkpoints are equal",

@@ -13,7 +13,17 @@ QUIET = 10.0
 
 @contextlib.contextmanager
 def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Inside, call what this gives with (done, total)."""
+    """Inside, call what this gives with (done, total); an interrupt is told that what is finished is kept."""
+    try:
+        with _shown(console, what) as tell:
+            yield tell
+    except KeyboardInterrupt:
+        console.print("What is finished is kept; the same command goes on.")
+        raise
+
+
+@contextlib.contextmanager
+def _shown(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     if console.is_terminal:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:

@@ -1,7 +1,6 @@
 """``smoothout sharpness``."""
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,13 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from smoothout import _checks
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.cli.progress import progress
+from smoothout.cli.side_by_side import grouped, report
 from smoothout.measuring.sharpness import Kept, Task, Wanted, run_tasks, tasks
-from smoothout.measuring.subject import Place, Sampling, label, load
-from smoothout.measuring.summary import APART, Compared, compare, ranked
-from smoothout.results.sharpness import Measure, NoiseSharpness
+from smoothout.measuring.subject import Place, Sampling, label
 from smoothout.train.device import choose
 
 DESCRIPTION = "Measure how sharp the minima of checkpoints are, side by side, on the same samples and with equal seeds."
@@ -77,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     }
     for line in report(found, chosen.split):
         console.print(line, markup=False) if isinstance(line, str) else console.print(line)
-    if len({load(place).samples_digest for place in places}) > 1:
+    if len({task.samples_digest for task in wanted}) > 1:
         console.print(DIFFERENT, markup=False)
     console.print(f"written: {kept.path}")
     return 0
@@ -125,162 +122,3 @@ def read_list(path: Path) -> list[tuple[str, str, Path]]:
 def _name(wanted: Sequence[Task]) -> str:
     digests = sorted({task.digest for task in wanted})
     return f"sharpness-{hashlib.sha256(''.join(digests).encode()).hexdigest()[:8]}"
-
-
-def grouped(labels: dict[Path, str]) -> dict[str, list[Path]]:
-    """Checkpoints under the names of their groups: runs ARM/SEED of one arm belong together."""
-    groups: dict[str, list[Path]] = {}
-    for path, name in labels.items():
-        arm, _, seed = name.rpartition("/")
-        groups.setdefault(arm if arm and seed.isdigit() else name, []).append(path)
-    return {
-        f"{name} ({len(members)} runs)" if len(members) > 1 else labels[members[0]]: members
-        for name, members in groups.items()
-    }
-
-
-#: A call of a measure, and of each group the records of its checkpoints.
-Found = dict[str, dict[str, list[Measure]]]
-
-
-def report(found: Found, split: str) -> list[str | Table]:
-    """Tables and sentences."""
-    curves = {call: groups for call, groups in found.items() if call.startswith("noise")}
-    rest = {call: groups for call, groups in found.items() if call not in curves}
-    lines: list[str | Table] = [centers(found, split)]
-    for scale in dict.fromkeys(call.split()[1] for call in curves):
-        part = [groups for call, groups in curves.items() if call.split()[1] == scale]
-        lines += [curve(part), *curve_words(part)]
-    if rest:
-        rows = [row for groups in rest.values() for row in rows_of(groups)]
-        lines += [side_by_side(rows), *order_words(rows)]
-    details = [f"  {name}: {text}" for groups in found.values() for name, text in _texts(groups, "details")]
-    lines += ["How they were found:", *details] if details else []
-    doubts = [f"  {name}: {text}" for groups in found.values() for name, text in _texts(groups, "doubts")]
-    return [*lines, *(["(!) marks a value that missed its tolerance:", *dict.fromkeys(doubts)] if doubts else [])]
-
-
-def _first(groups: dict[str, list[Measure]]) -> Measure:
-    return next(iter(groups.values()))[0]
-
-
-def centers(found: Found, split: str) -> Table:
-    """Where the measures were taken."""
-    table = Table(title=f"at the weights themselves, {split} samples, evaluation mode; means of groups of runs")
-    table.add_column("checkpoint")
-    for column in ("samples", "weights", "loss (nats)", "error@1 (%)", "max |gradient|"):
-        table.add_column(column, justify="right")
-    for name, records in next(iter(found.values())).items():
-        all_ = [record.center for record in records]
-        mean = [sum(getattr(each, key) for each in all_) / len(all_) for key in ("loss", "error1", "max_gradient")]
-        table.add_row(
-            name, str(all_[0].samples), f"{all_[0].weights:,}", f"{mean[0]:.4g}", f"{mean[1]:.2f}", f"{mean[2]:.2g}"
-        )
-    return table
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number of every group."""
-
-    title: str
-    groups: dict[str, Compared]
-
-
-def rows_of(groups: dict[str, list[Measure]]) -> list[Row]:
-    """The numbers of one call of a measure."""
-    titles = [number.name for number in _first(groups).numbers]
-    return [
-        Row(title, {name: compare([each.numbers[index] for each in records]) for name, records in groups.items()})
-        for index, title in enumerate(titles)
-    ]
-
-
-def curve(part: Sequence[dict[str, list[Measure]]]) -> Table:
-    """Rise of loss and error under noise against its strength."""
-    first = _first(part[0])
-    assert isinstance(first, NoiseSharpness)
-    title = (
-        f"noise, {first.distribution}, scale {first.scale}: mean rise of the loss (nats) +- standard error; "
-        f"rise of the error in points; relative noise r"
-    )
-    rows = [Row(f"a = {strength:g}", cells) for strength, cells in _rises(part)]
-    details = {
-        (row.title, name): _detail(groups[name]) for row, groups in zip(rows, part, strict=True) for name in groups
-    }
-    return side_by_side(rows, title, details)
-
-
-def _rises(part: Sequence[dict[str, list[Measure]]]) -> list[tuple[float, dict[str, Compared]]]:
-    found = []
-    for groups in part:
-        first = _first(groups)
-        assert isinstance(first, NoiseSharpness)
-        found.append((first.strength, rows_of(groups)[0].groups))
-    return found
-
-
-def _detail(records: Sequence[Measure]) -> str:
-    noisy = [record for record in records if isinstance(record, NoiseSharpness)]
-    rise = sum(record.error1_rise for record in noisy) / len(noisy)
-    return f"; {rise:+.2f}; {sum(record.relative_noise for record in noisy) / len(noisy):.2g}"
-
-
-def side_by_side(
-    rows: Sequence[Row], title: str = "measures", details: dict[tuple[str, str], str] | None = None
-) -> Table:
-    """A table with a column for each group, or a row for each where they are many."""
-    names = list(rows[0].groups)
-    cells = {
-        (row.title, name): f"{row.groups[name]}{(details or {}).get((row.title, name), '')}"
-        for row in rows
-        for name in names
-    }
-    table = Table(title=title)
-    many = len(names) > 4
-    table.add_column("checkpoint" if many else "")
-    for column in [row.title for row in rows] if many else names:
-        table.add_column(column, justify="right")
-    for line in names if many else [row.title for row in rows]:
-        others = [row.title for row in rows] if many else names
-        table.add_row(line, *(cells[(other, line) if many else (line, other)] for other in others))
-    return table
-
-
-def order_words(rows: Sequence[Row]) -> list[str]:
-    """From sharpest to flattest by every number; nothing for a single group."""
-    if len(rows[0].groups) < 2:
-        return []
-    head = (
-        "From the largest to the smallest (> told apart by two standard errors, ~ not; in brackets: no error is known):"
-    )
-    return [head, *(f"  {row.title}: {ranked(row.groups)}" for row in rows)]
-
-
-def curve_words(part: Sequence[dict[str, list[Measure]]]) -> list[str]:
-    """The order at each strength, and which groups change places along the curve."""
-    curve_rows = _rises(part)
-    lines = order_words([Row(f"a = {strength:g}", cells) for strength, cells in curve_rows])
-    names = list(curve_rows[0][1])
-    for index, one in enumerate(names):
-        for other in names[index + 1 :]:
-            above = [a for a, cells in curve_rows if _above(cells[one], cells[other])]
-            below = [a for a, cells in curve_rows if _above(cells[other], cells[one])]
-            if above and below:
-                lines.append(
-                    f"  reversal: {one} is above {other} at a = {_list(above)}, below it at a = {_list(below)}"
-                )
-    return lines
-
-
-def _above(one: Compared, other: Compared) -> bool:
-    return one.value - other.value > APART * math.hypot(one.error, other.error)
-
-
-def _list(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
-def _texts(groups: dict[str, list[Measure]], name: str) -> list[tuple[str, str]]:
-    """The details or the doubts of every record, under the name of its group."""
-    return [(group, text) for group, records in groups.items() for record in records for text in getattr(record, name)]

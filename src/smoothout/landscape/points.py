@@ -55,7 +55,6 @@ def measure_points(
     for point in points:
         axes.check(point)
     with contextlib.ExitStack() as stack:
-        stack.callback(torch.clear_autocast_cache)  # it holds copies of weights in half precision
         stack.enter_context(kept(model))
         samples = data if isinstance(data, Samples) else Samples(data, device)
         mover = axes.mover(model)
@@ -81,5 +80,5 @@ def _together(points: Sequence[Point], samples: Samples) -> list[list[int]]:
 
 def _moved(mover: Mover, point: Point) -> contextlib.AbstractContextManager[object]:
     mover(point)
-    torch.clear_autocast_cache()
+    torch.clear_autocast_cache()  # it holds copies of weights in half precision
     return contextlib.nullcontext()

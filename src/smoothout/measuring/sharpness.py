@@ -113,13 +113,14 @@ class Task:
         place: Where the checkpoint is, and what to measure on.
         measure: Its name.
         options: Its arguments.
-        digest: Of weights and samples.
+        digest, samples_digest: Of weights and samples, and of the samples alone.
     """
 
     place: Place
     measure: str
     options: dict[str, Any]
     digest: str
+    samples_digest: str
 
     @property
     def call(self) -> str:
@@ -136,9 +137,13 @@ class Task:
 
 def tasks(places: Sequence[Place], wanted: Wanted) -> list[Task]:
     """All measures of all checkpoints; each is loaded here first, so that what is wrong is told at once."""
-    return [
-        Task(place, measure, options, load(place).digest) for place in places for measure, options in wanted.calls()
-    ]
+    found = []
+    for place in places:
+        subject = load(place)
+        found += [
+            Task(place, measure, options, subject.digest, subject.samples_digest) for measure, options in wanted.calls()
+        ]
+    return found
 
 
 def measure(task: Task) -> Measure:

@@ -73,13 +73,13 @@ OPTIONS: tuple[Option, ...] = (
     _row(
         "--results_dir",
         "./TrainingResults",
-        {command: "--results-dir" for command in ("train", "landscape", "sharpness")},
+        dict.fromkeys(("train", "landscape", "sharpness"), "--results-dir"),
         "`evaluate` prints; `--json FILE` keeps.",
     ),
     _row(
         "--save",
         "",
-        {command: "--name" for command in ("train", "landscape", "sharpness")},
+        dict.fromkeys(("train", "landscape", "sharpness"), "--name"),
         "Default: a time stamp, as in the original; of what is measured a hash, so that the same command goes on.",
     ),
     _row(

@@ -264,3 +264,106 @@ class AdaptiveSharpness(Measure):
                 self.per_batch_doubts,
             ),
         )
+
+
+@dataclass(frozen=True)
+class HessianSharpness(Measure):
+    """Eigenvalues and trace of the Hessian; ``value`` is the largest eigenvalue, in units of the loss per weight^2.
+
+    A residual is ||H v - lambda v||, ||v|| = 1: some eigenvalue lies within it of the value.
+
+    Attributes:
+        residual: Of the value.
+        eigenvalues: The largest, in descending order, the value first.
+        residuals, eigenvalue_doubts: Of each.
+        smallest: The smallest eigenvalue; nan if it was not asked for.
+        smallest_residual, smallest_doubts: Of that.
+        trace: Sum of all eigenvalues; nan if it was not asked for.
+        trace_standard_error, trace_doubts: Of that.
+        probes: Random vectors of the trace, a product each.
+        products: Products with the Hessian in all.
+        made_by: "double backward" or "finite differences".
+        parameters: Patterns of the names of the weights; the others were held fixed.
+    """
+
+    residual: float
+    eigenvalues: tuple[float, ...]
+    residuals: tuple[float, ...]
+    eigenvalue_doubts: tuple[tuple[str, ...], ...]
+    smallest: float
+    smallest_residual: float
+    smallest_doubts: tuple[str, ...]
+    trace: float
+    trace_standard_error: float
+    trace_doubts: tuple[str, ...]
+    probes: int
+    products: int
+    made_by: str
+    parameters: tuple[str, ...]
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """Eigenvalues with their residuals, and the trace with its standard error."""
+        block = "" if self.parameters == ("*",) else f" of {', '.join(self.parameters)}"
+        found = [
+            Number(f"hessian{block}: {'largest eigenvalue' if i == 1 else f'eigenvalue {i} from the top'}", *each)
+            for i, each in enumerate(zip(self.eigenvalues, self.residuals, self.eigenvalue_doubts, strict=True), 1)
+        ]
+        if not math.isnan(self.smallest):
+            name = f"hessian{block}: smallest eigenvalue"
+            found.append(Number(name, self.smallest, self.smallest_residual, self.smallest_doubts))
+        if not math.isnan(self.trace):
+            found.append(Number(f"hessian{block}: trace", self.trace, self.trace_standard_error, self.trace_doubts))
+        return tuple(found)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Products and probes."""
+        return (f"hessian by {self.made_by}: {self.products} products, {self.probes} of them for the trace",)
+
+
+@dataclass(frozen=True)
+class Spectrum(Measure):
+    """Density of the Hessian's eigenvalues; ``value`` is their mean, tr H / n, in units of the loss per weight^2.
+
+    Attributes:
+        standard_error: Of the value, over probes.
+        moments: Means of the first, second, third and fourth power of the eigenvalues.
+        moment_standard_errors: Of those, over probes.
+        nodes, node_weights: Of the quadrature, for each probe; the weights of a probe add up to 1.
+        width: Standard deviation of the Gaussians around the nodes, in units of eigenvalues.
+        grid: Where the density was taken.
+        density: There; its integral is 1.
+        density_standard_error: Of that, over probes.
+        steps: Lanczos steps of a probe, at most.
+        products: Products with the Hessian in all.
+        made_by, parameters: As for :class:`HessianSharpness`.
+    """
+
+    standard_error: float
+    moments: tuple[float, ...]
+    moment_standard_errors: tuple[float, ...]
+    nodes: tuple[tuple[float, ...], ...]
+    node_weights: tuple[tuple[float, ...], ...]
+    width: float
+    grid: tuple[float, ...]
+    density: tuple[float, ...]
+    density_standard_error: tuple[float, ...]
+    steps: int
+    products: int
+    made_by: str
+    parameters: tuple[str, ...]
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The mean eigenvalue."""
+        block = "" if self.parameters == ("*",) else f" of {', '.join(self.parameters)}"
+        return (Number(f"spectrum{block}: mean eigenvalue", self.value, self.standard_error, self.doubts),)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Probes, steps and the width of the density."""
+        return (
+            f"spectrum by {self.made_by}: {len(self.nodes)} probes of {self.steps} steps, {self.products} products, "
+            f"Gaussians of width {self.width:.3g}",
+        )
