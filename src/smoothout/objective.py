@@ -12,6 +12,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import smoothout
@@ -73,6 +74,7 @@ class Objective:
         self.products: Products = "double backward"
         self._stack = contextlib.ExitStack()
         self._began = time.perf_counter()
+        self._looked = False  # whether all gradients have a second derivative
         self._home = Snapshot()
 
     def __enter__(self) -> Self:
@@ -132,14 +134,14 @@ class Objective:
     def hessian_product(self, vector: Vector, offsets: Vector | None = None) -> list[Tensor]:
         """H v, H the Hessian of f at theta_0 + offsets, by double backward (Pearlmutter 1994).
 
-        Where an operation has no second derivative, such as fused attention, by central differences of the gradient,
-        (g(theta + h v) - g(theta - h v)) / (2 h); ``products`` says which. On smooth networks in float32 they are good
-        to three digits along large eigenvalues; where ReLUs have kinks they are not, as they see the kinks, too.
-        ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` makes attention differentiable twice.
+        Where an operation has no second derivative it is by central differences of the gradient,
+        (g(theta + h v) - g(theta - h v)) / (2 h); ``products`` says which. On smooth networks in float32 these are good
+        to three digits along large eigenvalues; ReLUs have kinks, which they see as curvature, too. Attention is not
+        fused in products by double backward, as it then has a second derivative.
         """
         if self.products == "double backward":
             try:
-                with self.moved(offsets):
+                with self.moved(offsets), sdpa_kernel(SDPBackend.MATH):
                     return self._double_backward(vector)
             except RuntimeError as error:
                 if not _ONCE_ONLY.search(str(error)):
@@ -156,6 +158,9 @@ class Objective:
             slopes = torch.autograd.grad(
                 losses, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
+            if not self._looked:
+                _refuse_once_differentiable(slopes)
+                self._looked = True
             curved = [(slope, v) for slope, v in zip(slopes, vector, strict=True) if slope.requires_grad]
             if curved:  # else the loss is linear in the weights
                 found = torch.autograd.grad(
@@ -176,8 +181,7 @@ class Objective:
         if any(torch.finfo(v.dtype).eps > _COARSEST for v in vector):
             raise ValueError(
                 f"the weights are {vector[0].dtype}, too coarse for the finite differences that an operation without "
-                f"second derivative needs; expected float32 or float64. Call model.float(), or, if it is fused "
-                f"attention, measure inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH)."
+                f"second derivative needs; expected float32 or float64. Call model.float()."
             )
         norm = float(torch.stack(torch._foreach_norm(list(vector))).norm())
         if norm == 0:
@@ -253,6 +257,22 @@ def _chosen(model: nn.Module, patterns: Sequence[str]) -> list[Weight]:
             f"{trainable[0].name!r} or '*.weight'."
         )
     return chosen
+
+
+def _refuse_once_differentiable(slopes: Vector) -> None:
+    """Raise if a second derivative would leave out what passes through ``once_differentiable``.
+
+    Autograd has a node there that raises, but skips it when it is asked for the gradients of named tensors.
+    """
+    nodes = [slope.grad_fn for slope in slopes]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if node.name() == "torch::autograd::Error":
+                raise RuntimeError("an operation is once_differentiable: its double backward is not implemented")
+            nodes += [each for each, _ in node.next_functions]
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:

@@ -155,6 +155,10 @@ def test_an_unfinished_line_says_so():
     assert math.isnan(found.barrier)
     assert found.doubts[0] == "1 of 3 points are not measured"
     assert plan.record([None] * 3, seconds=0.0).samples == 0
+    keep = landscape.plan_line(axes, (0.0, 0.5, 1.0), bn="keep")
+    assert len(keep.points) == 5  # each end with its own statistics, and under the policy
+    assert [mark.finished for mark in keep.record([risks[0], None, *risks], seconds=1.0).marks] == [True, False]
+    assert [mark.finished for mark in keep.record([*risks[:2], risks[0], None, None], 1.0).marks] == [True, False]
     assert plan.record(risks, seconds=1.0).finished == (True, True, True)
 
 

@@ -81,6 +81,7 @@ def test_the_same_plane_twice_is_the_same_to_the_bit():
 def test_the_default_grids():
     model = network(0)
     plan = landscape.plan_plane(random_plane(model))
+    assert plan.grid[:2] == [(-1.0, -1.0), (-0.9, -1.0)]  # row by row
     assert (plan.xs, plan.ys) == (landscape.evenly(21), landscape.evenly(21))
     axes = landscape.through(network(0), network(1), network(2))
     plan = landscape.plan_plane(axes)

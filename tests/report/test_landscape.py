@@ -105,11 +105,13 @@ def test_losses_below_zero_and_flat_planes_are_drawn(row, tmp_path):
     assert grey_share(png) < 1e-3
 
 
-def test_both_axes_have_one_scale(tmp_path):
-    wide, _ = draw_plane(plane(lengths=(4.0, 1.0)), tmp_path / "wide")
-    square, _ = draw_plane(plane(), tmp_path / "square")
-    (wide_y, wide_x), (y, x) = (pixels_of(path).shape[:2] for path in (wide, square))
-    assert wide_x / wide_y > 1.5 * x / y
+@pytest.mark.parametrize("lengths", [(3.0, 1.0), (1.0, 2.0)])
+def test_both_axes_have_one_scale(lengths, tmp_path):
+    nearly_all_grey = ((1.0, 2.0, *(math.nan,) * 3), (2.0, 3.0, *(math.nan,) * 3), (math.nan,) * 5)
+    png, _ = draw_plane(plane(losses=nearly_all_grey, lengths=lengths), tmp_path / "plane")
+    grey = (pixels_of(png) == GREY).all(axis=2)
+    rows, columns = (np.flatnonzero(grey.sum(axis=axis) > 50) for axis in (1, 0))
+    assert np.ptp(columns) / np.ptp(rows) == pytest.approx(lengths[0] / lengths[1], rel=0.03)
 
 
 def test_nothing_to_draw(tmp_path):

@@ -38,9 +38,11 @@ def report(found: Found, split: str) -> list[str | Table]:
     if rest:
         rows = [row for groups in rest.values() for row in rows_of(groups)]
         lines += [side_by_side(rows), *order_words(rows)]
-    details = [f"  {name}: {text}" for groups in found.values() for name, text in _texts(groups, "details")]
+    every = [(name, record) for groups in found.values() for name, records in groups.items() for record in records]
+    single = all(len(records) == 1 for groups in found.values() for records in groups.values())
+    details = [f"  {name}: {text}" for name, record in every for text in record.details if single]
     lines += ["How they were found:", *details] if details else []
-    doubts = [f"  {name}: {text}" for groups in found.values() for name, text in _texts(groups, "doubts")]
+    doubts = [f"  {name}: {text}" for name, record in every for number in record.numbers for text in number.doubts]
     return [*lines, *(["(!) marks a value that missed its tolerance:", *dict.fromkeys(doubts)] if doubts else [])]
 
 
@@ -163,8 +165,3 @@ def _above(one: Compared, other: Compared) -> bool:
 
 def _list(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _texts(groups: dict[str, list[Measure]], name: str) -> list[tuple[str, str]]:
-    """The details or the doubts of every record, under the name of its group."""
-    return [(group, text) for group, records in groups.items() for record in records for text in getattr(record, name)]

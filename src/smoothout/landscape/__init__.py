@@ -10,6 +10,7 @@ from smoothout.landscape.combinations import Combinations
 from smoothout.landscape.directions import direction
 from smoothout.landscape.displacements import Displacements, span
 from smoothout.landscape.grid import alphas, evenly, sinusoidal
+from smoothout.landscape.hessian import hessian_axes
 from smoothout.landscape.line import LinePlan, line, plan_line
 from smoothout.landscape.plan import Plan
 from smoothout.landscape.plane import PlanePlan, plan_plane, plane
@@ -29,6 +30,7 @@ __all__ = [
     "between",
     "direction",
     "evenly",
+    "hessian_axes",
     "line",
     "measure_points",
     "plan_line",

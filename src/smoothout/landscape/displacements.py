@@ -1,5 +1,6 @@
 """Axes that lead away from the model's own weights."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -86,20 +87,25 @@ class Displacements(Axes):
                 f"{shapes.get(first, 'missing')} among the model's parameters with requires_grad; expected the same. "
                 f"Make the axes from this model."
             )
-        return _Displaced(model, [found[name] for name in self.names], self.vectors)
+        return _Displaced(model, [found[name] for name in self.names], self)
+
+    @functools.cached_property
+    def moving(self) -> tuple[int, ...]:
+        """Indices of the weights that move at all."""
+        columns = zip(*self.vectors, strict=True)
+        return tuple(index for index, parts in enumerate(columns) if any(bool(part.any()) for part in parts))
 
 
 class _Displaced:
     """Writes theta_0 + sum_j c_j d_j."""
 
-    def __init__(self, model: nn.Module, parameters: list[nn.Parameter], vectors: tuple[Vector, ...]) -> None:
+    def __init__(self, model: nn.Module, parameters: list[nn.Parameter], axes: Displacements) -> None:
         self._home, self._statistics = Snapshot(), Snapshot()
         self._home.take(parameters)
         variances, others = running_statistics(model)
         self._statistics.take([*variances, *others])
-        moving = [index for index in range(len(parameters)) if any(bool(v[index].any()) for v in vectors)]
-        self._moving: list[Tensor] = [parameters[index] for index in moving]
-        self._vectors = [[v[index].to(parameters[index].device) for index in moving] for v in vectors]
+        self._moving: list[Tensor] = [parameters[index] for index in axes.moving]
+        self._vectors = [[v[index].to(parameters[index].device) for index in axes.moving] for v in axes.vectors]
 
     def __call__(self, point: Point) -> None:
         self._home.restore()

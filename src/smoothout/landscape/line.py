@@ -142,7 +142,7 @@ def _barrier(losses: Mapping[float, float], marks: Sequence[Mark]) -> tuple[floa
     if len(marks) != 2 or not all(mark.finished for mark in marks):
         return math.nan, 0.0
     start, end = (mark.path_loss for mark in marks)
-    inside = {at: loss for at, loss in sorted(losses.items()) if 0 < at}
+    inside = {at: loss for at, loss in sorted(losses.items()) if 0 < at < 1}
     rises = [0.0, *(loss - (1 - at) * start - at * end for at, loss in inside.items())]
     gap = max(after - before for before, after in pairwise((0.0, *inside, 1.0)))
     return (math.nan if any(map(math.isnan, rises)) else max(rises)), gap

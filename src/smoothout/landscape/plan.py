@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -134,14 +135,12 @@ def measured(
     began = time.perf_counter()
     samples = data if isinstance(data, Samples) else Samples(data, device_of(model))
     risks: list[Risk] = []
+    done = itertools.count(1)
 
-    def tell(_index: int, risk: Risk) -> None:
-        risks.append(risk)
-        told(len(risks), len(plan.points))
+    def tell(_index: int, _risk: Risk) -> None:
+        told(next(done), len(plan.points))
 
     for points in (plan.own, plan.points[len(plan.own) :]):
-        before = len(risks)
-        part = measure_points(model, samples, loss, axes=plan.axes, points=points, statistics=statistics, told=tell)
-        risks[before:] = part  # told in another order, perhaps
+        risks += measure_points(model, samples, loss, axes=plan.axes, points=points, statistics=statistics, told=tell)
         plan.check(risks)
     return plan.record(risks, time.perf_counter() - began)
