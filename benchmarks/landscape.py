@@ -36,7 +36,7 @@ from smoothout.train import workers
 
 RESULTS = Path(__file__).parent / "results" / "landscape.json"
 RUNS = 3
-LINE, PLANE = 41, 7  # points of the line; of each side of the plane
+LINE, PLANE = 41, 5  # points of the line; of each side of the plane
 SAMPLES, BATCH, HESSIAN_SAMPLES = 10_000, 1000, 2000
 Batch = tuple[Tensor, Tensor]
 
@@ -190,7 +190,7 @@ def lines_and_planes() -> dict[str, Any]:
 
 def peak(arm: str) -> None:
     """Print the highest memory of this process, in MB, after a short line or product of an arm."""
-    model, data = trained()
+    model, data = network(), batches()  # not trained: that takes more memory than what is measured
     if arm == "bare":
         bare(model, data, [(alpha,) for alpha in line_points()[:4]])
     elif arm == "ours":
@@ -234,7 +234,7 @@ def point(alpha: float) -> float:
 
 def points_per_second(count: int) -> float:
     """Rate of finished points, from the first ones of every worker on: what is left out is the start."""
-    alphas = [index / 100 for index in range(40 * count)]
+    alphas = [index / 100 for index in range(24 * count)]
     stamps = [time.perf_counter() for _ in workers.each(point, alphas, count)]
     skip = 2 * count
     return (len(stamps) - 1 - skip) / (stamps[-1] - stamps[skip])
@@ -295,7 +295,7 @@ def top_eigenvalue() -> dict[str, Any]:
     """The largest eigenvalue: value, products and seconds of each package, and the error of ours."""
     model, data = trained()
     some = data[: HESSIAN_SAMPLES // BATCH]
-    exact = sharpness.hessian(model, some, smallest=False, trace=False, tolerance=1e-5, max_products=60).value
+    exact = reference()
     found: dict[str, Any] = {"reference": exact}
     for name, work in (("ours", our_eigenvalue), ("PyHessian", pyhessian), ("curvlinops, eigsh", curvlinops)):
         began = time.perf_counter()
@@ -305,6 +305,13 @@ def top_eigenvalue() -> dict[str, Any]:
         found[name]["seconds"] = time.perf_counter() - began
         print(f"largest eigenvalue, {name}: {found[name]}", flush=True)
     return found
+
+
+@functools.cache
+def reference() -> float:
+    """The largest eigenvalue by other code than ours, to a thousandth of the tolerance."""
+    model, data = trained()
+    return curvlinops(model, data[: HESSIAN_SAMPLES // BATCH], tolerance=1e-6)[0]
 
 
 def our_eigenvalue(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[str, float]]:
@@ -324,8 +331,8 @@ def pyhessian(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[s
     return float(values[0]), counted.calls / len(data), {}
 
 
-def curvlinops(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[str, float]]:
-    """curvlinops' operator under SciPy's eigsh, at the tolerance of ours."""
+def curvlinops(model: nn.Module, data: list[Batch], tolerance: float = 1e-3) -> tuple[float, float, dict[str, float]]:
+    """curvlinops' operator under SciPy's eigsh, by default at the tolerance of ours."""
     from curvlinops import HessianLinearOperator
     from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -341,7 +348,7 @@ def curvlinops(model: nn.Module, data: list[Batch]) -> tuple[float, float, dict[
 
     counting = LinearOperator(operator.shape, matvec=product, dtype=np.float32)
     start = np.random.default_rng(0).standard_normal(operator.shape[0]).astype(np.float32)
-    [value] = eigsh(counting, k=1, which="LA", tol=1e-3, v0=start, return_eigenvectors=False)
+    [value] = eigsh(counting, k=1, which="LA", tol=tolerance, v0=start, return_eigenvectors=False)
     return float(value), made, {}
 
 
@@ -368,7 +375,8 @@ def goals(runs: list[dict[str, Any]]) -> list[tuple[str, float, float, bool]]:
     found = []
     for name, value, bound, at_most in wanted:
         median = statistics.median(value(run) for run in runs)
-        found.append((f"{name} {'<=' if at_most else '>='} {bound:g}", median, bound, (median <= bound) == at_most))
+        reached = median <= bound if at_most else median >= bound
+        found.append((f"{name} {'<=' if at_most else '>='} {bound:g}", median, bound, reached))
     return found
 
 

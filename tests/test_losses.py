@@ -93,7 +93,7 @@ def test_a_module_stays_as_it_was():
     ],
 )
 def test_class_weights_are_refused(loss):
-    with pytest.raises(ValueError, match=r"loss has class weights, .*; expected a loss that weighs samples alike"):
+    with pytest.raises(ValueError, match=r"has class weights, .*; expected a loss that weighs samples alike"):
         per_sample(loss)
 
 
@@ -116,8 +116,8 @@ def test_a_function_that_returns_a_mean_is_refused():
 
     with pytest.raises(
         ValueError,
-        match=r"the loss mean_square cannot be resolved per sample: it returns shape \(\) for 7 samples; expected shape "
-        r"\(7,\). Pass a loss with a reduction argument",
+        match=r"the loss mean_square cannot be resolved per sample: it returns shape \(\) for 7 samples; expected "
+        r"shape \(7,\). Pass a loss with a reduction argument",
     ):
         per_sample(mean_square)(*numbers())
 
@@ -146,3 +146,23 @@ def test_a_module_that_averages_without_a_reduction_is_refused():
 
     with pytest.raises(ValueError, match="the loss Wrapped cannot be resolved per sample"):
         per_sample(Wrapped())(*numbers())
+
+
+def test_a_module_that_ignores_its_reduction_is_refused():
+    class Mean(nn.Module):
+        reduction = "mean"
+
+        def forward(self, outputs, targets):
+            return (outputs - targets).square().mean()
+
+    with pytest.raises(ValueError, match=r"the loss Mean cannot be resolved per sample: it returns shape \(\) for 7"):
+        per_sample(Mean())(*numbers())
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_shapes_that_broadcast_over_samples_are_refused():
+    with pytest.raises(
+        ValueError,
+        match=r"the loss MSELoss broadcasts outputs \(7, 1\) against targets \(7,\) to \(7, 7\), so it cannot be",
+    ):
+        per_sample(nn.MSELoss())(torch.randn(7, 1), torch.randn(7))

@@ -131,7 +131,7 @@ def test_a_choice_is_uniform():
     counts = torch.zeros(12)
     for seed in range(1200):
         counts[targets(subset(batches(5, 5, 2), 3, seed))] += 1
-    # 300 each; the squares of independent counts would have the mean 300 * 3/4, and 12/11 of that as they sum to 3600.
+    # 300 each, with the variance 300 * 3/4; as they add up to 3600, their squares have 12/11 of it in 11 directions.
     chi_square = float((counts - 300).square().sum()) / (300 * 0.75) * 11 / 12
     assert chi_square < 31.3  # exceeded once in a thousand by chi^2 of 11 degrees of freedom
 

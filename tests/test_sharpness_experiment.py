@@ -41,7 +41,21 @@ def test_under_weaker_noise_the_order_is_reversed(strength, scale):
 
 
 @pytest.mark.parametrize(
-    ("measure", "field"), [("ball", "value"), ("ball", "per_batch"), ("hessian", "value"), ("hessian", "trace")]
+    ("measure", "field"),
+    [("ball", "value"), ("ball", "per_batch"), ("adaptive", "value"), ("hessian", "value"), ("hessian", "trace")],
 )
-def test_by_ball_and_hessian_the_large_batch_is_flatter(measure, field):
+def test_by_ball_adaptive_ball_and_hessian_the_large_batch_is_flatter(measure, field):
     assert apart(values(SMOOTH, measure, field), values(LARGE, measure, field)) > 2
+
+
+def test_by_the_box_they_are_not_told_apart():
+    assert abs(apart(values(LARGE, "box"), values(SMOOTH, "box"))) < 2
+
+
+def test_the_readme_has_the_measured_numbers():
+    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
+    for arm in (LARGE, SMOOTH):
+        found = values(arm, "noise", strength=0.03, scale="none")
+        assert f"{sum(found) / 5:.3f} +- {standard_error(found):.3f}" in readme
+    large, smooth = (sum(values(arm, "hessian")) / 5 for arm in (LARGE, SMOOTH))
+    assert f"{large:.1f} for the large batch and {smooth:.1f} for SmoothOut" in readme

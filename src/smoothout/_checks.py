@@ -16,6 +16,15 @@ def nonnegative(name: str, value: object, remedy: str) -> float:
     return float(value)
 
 
+def positive(name: str, value: object, remedy: str) -> float:
+    """Return ``value`` as a float, or raise ``ValueError`` unless it is finite and > 0."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; expected a number > 0. {remedy}")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is {value}; expected a finite number > 0. {remedy}")
+    return float(value)
+
+
 def whole(name: str, value: SupportsIndex, *, at_least: int, below: int | None = None) -> int:
     """Return ``value``, or raise unless it is an integer in [at_least, below)."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):

@@ -76,6 +76,12 @@ def _name(loss: Loss) -> str:
 
 def _reduced(loss: Loss, outputs: Any, targets: Tensor, *, summed: bool, name: str, ignored: int | None) -> Tensor:
     values = loss(outputs, targets)
+    shapes = (outputs.shape, targets.shape) if isinstance(outputs, Tensor) else (values.shape,)
+    if values.dim() > 1 and values.shape not in shapes:
+        raise ValueError(
+            f"the loss {name} broadcasts outputs {tuple(outputs.shape)} against targets {tuple(targets.shape)} to "
+            f"{tuple(values.shape)}, so it cannot be resolved per sample; expected equal shapes. Reshape one of them."
+        )
     if values.dim() > 1:
         rows = values.flatten(1)
         values = rows.sum(1) if summed else rows.mean(1)

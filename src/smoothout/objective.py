@@ -84,7 +84,7 @@ class Objective:
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(kept(self.model))
-            _refuse_batch_statistics(self.model)
+            refuse_batch_statistics(self.model)
             self.samples = self._data if isinstance(self._data, Samples) else Samples(self._data, device)
             self._home.take(self.parameters)
             self._measure_center()
@@ -275,7 +275,8 @@ def _refuse_once_differentiable(slopes: Vector) -> None:
             nodes += [each for each, _ in node.next_functions]
 
 
-def _refuse_batch_statistics(model: nn.Module) -> None:
+def refuse_batch_statistics(model: nn.Module) -> None:
+    """Raise ``ValueError`` if a BatchNorm of a model in evaluation mode normalises by the batch."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise ValueError(

@@ -85,7 +85,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self._loss: Tensor | float = 0.0
-        self._wrong: list[Tensor] = []
+        self._wrong: Tensor | int = 0
         self._classes = True
         self._samples = 0
 
@@ -96,13 +96,15 @@ class _Sums:
         self._classes &= isinstance(outputs, Tensor) and outputs.dim() == 2
         self._classes &= targets.dim() == 1 and not targets.is_floating_point()
         if self._classes:
-            self._wrong.append(torch.stack(errors(outputs, targets)))
+            self._wrong = self._wrong + torch.stack(errors(outputs, targets))
 
     def risk(self) -> Risk:
         """Means over the samples."""
         if self._samples == 0:
             raise ValueError("there are no samples to evaluate; expected at least one batch. Check the split's size.")
-        first, fifth = torch.stack(self._wrong).sum(0).tolist() if self._classes else (math.nan, math.nan)
+        first, fifth = math.nan, math.nan
+        if self._classes and isinstance(self._wrong, Tensor):
+            first, fifth = self._wrong.tolist()
         return Risk(
             float(self._loss) / self._samples,
             100 * first / self._samples,

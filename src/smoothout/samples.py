@@ -78,7 +78,7 @@ class Samples:
             if part and size + weight > self._room:
                 yield part
                 part.clear()  # the reader still holds the list: two parts at a time would not fit
-                size = 0
+                part, size = [], 0
             part.append(batch)
             size += weight
         if part:

@@ -36,7 +36,7 @@ def only(here, pattern):
 def test_a_line_between_two_checkpoints_ends_at_their_own_losses(runs, here, capsys):
     assert main(["landscape", str(runs / "plain/0"), "--to", str(runs / "plain/1"), LINE]) == 0
     printed = capsys.readouterr().out
-    assert "line from 0 to 1: 4 points, train, test" in printed
+    assert "line from plain/0 to plain/1: 4 points, train, test" in printed
     assert "train: barrier" in printed
     for split in ("train", "test"):
         line = Line.load(only(here, f"line-{split}.npz"))
@@ -190,6 +190,13 @@ def test_a_checkpoint_that_changed_is_never_mixed_with_old_points(runs, here, ca
 
 def test_the_settings_and_versions_are_in_the_file(runs, here, capsys):
     assert main(["landscape", str(runs / "plain/0"), LINE, "--splits", "test"]) == 0
+    about = json.loads(only(here, "landscape.json").read_text())
+    assert about["command"].startswith(f"smoothout landscape {runs}/plain/0 --alpha=-0.5:0.5:1.01")
+    assert (about["splits"], about["sampling"]["samples"], about["checkpoints"]) == (
+        ["test"],
+        None,
+        [f"{runs}/plain/0"],
+    )
     content = json.loads(only(here, "line-test.json").read_text())
     assert content["seed"] == 0
     assert {"smoothout", "torch", "python"} <= content["versions"].keys()
@@ -201,7 +208,11 @@ def test_the_settings_and_versions_are_in_the_file(runs, here, capsys):
     ("words", "message"),
     [
         (["{0}", "--to", "{conv}"], "was saved from another model"),
-        (["{0}", "--to", "{0}", "{1}", "{2}"], "--to names 3 checkpoints; expected one for a line, or two for a plane"),
+        (
+            ["{0}", "--to", "{1}", "{2}", "{conv}"],
+            "--to names 3 checkpoints; expected one for a line, or two for a plane",
+        ),
+        (["{0}", "--to", "{0}"], "a checkpoint is named twice; expected others than the first in --to"),
         (["{0}", "--alpha=1:0.1:-1"], "whose step has the wrong sign for its ends"),
         (["{0}", "--alpha=0:0:1"], "whose step of 0 never arrives"),
         (["{0}", "--plane", "21"], "plane is '21'; expected COLUMNSxROWS"),

@@ -156,7 +156,17 @@ def record(value, error, strength):
     center = Center(1.0, 0.0, 10, 5, 0.1)
     rest = {"error1_rise": 0.0, "error1_standard_error": 0.0, "scale": "none", "distribution": "uniform"}
     return NoiseSharpness(
-        value, center, (), 0.0, 0, standard_error=error, strength=strength, relative_noise=0.1, pairs=20, **rest
+        value,
+        center,
+        (),
+        0.0,
+        0,
+        standard_error=error,
+        strength=strength,
+        relative_noise=0.1,
+        pairs=20,
+        perturbed=5,
+        **rest,
     )
 
 
@@ -167,9 +177,9 @@ def test_a_curve_that_turns_is_called_a_reversal():
         {"a": [record(9.0, 0.1, 0.03)], "b": [record(5.0, 0.1, 0.03)]},
     ]
     assert side_by_side.curve_words(part)[1:] == [
-        "  a = 0.01: b > a",
-        "  a = 0.02: b ~ a",
-        "  a = 0.03: a > b",
+        "  a = 0.01: b, a",
+        "  a = 0.02: b, a; not told apart: b and a",
+        "  a = 0.03: a, b",
         "  reversal: a is above b at a = 0.03, below it at a = 0.01",
     ]
     assert not any("reversal" in line for line in side_by_side.curve_words(part[1:]))

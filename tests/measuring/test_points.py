@@ -58,6 +58,6 @@ def test_a_file_needs_no_pickle(tmp_path):
     points.write()
     with np.load(tmp_path / "points.npz", allow_pickle=False) as stored:
         assert {name: stored[name].dtype.kind for name in stored} == {
-            **{"key": "U", "finished": "b", "losses": "f", "errors1": "f", "samples": "i"}
+            **{"key": "U", "finished": "b", "losses": "f", "errors1": "f", "samples": "i", "seconds": "f"}
         }
     assert [path.name for path in tmp_path.iterdir()] == ["points.npz"]

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from smoothout.intervals import standard_error
-from smoothout.measuring.summary import compare, ranked
+from smoothout.measuring.summary import above, compare, ranked
 from smoothout.results.sharpness import Number
 
 
@@ -24,13 +24,31 @@ def test_a_doubt_of_one_run_marks_the_group():
     assert str(together).endswith("(!)")
 
 
-def test_the_order_tells_apart_only_what_two_standard_errors_do():
-    groups = {name: compare([Number("x", value, 0.1)]) for name, value in (("a", 1.0), ("b", 1.25), ("c", 2.0))}
-    assert ranked(groups) == "c > b ~ a"  # .25 is less than 2 * sqrt(2) * .1
+def test_every_pair_that_the_errors_do_not_tell_apart_is_named():
+    # Neighbours that are not told apart may be the ends of a row that is.
+    groups = {name: compare([Number("x", value, 0.1)]) for name, value in (("a", 1.0), ("b", 1.25), ("c", 1.5))}
+    assert ranked(groups) == ["c, b, a", "not told apart: c and b, b and a"]
     groups["d"] = compare([Number("x", math.nan, 0.1)])
-    assert ranked(groups) == "c > b ~ a; not finite: d"
-    assert ranked({"d": groups["d"]}) == "no finite value"
+    assert ranked(groups)[-1] == "not finite: d"
+    assert ranked({"d": groups["d"]}) == ["no finite value", "not finite: d"]
 
 
-def test_an_order_without_errors_is_in_brackets():
-    assert ranked({"a": compare([Number("x", 1.0)]), "b": compare([Number("x", 2.0)])}) == "(b > a)"
+def test_equal_values_are_not_told_apart():
+    same = compare([Number("x", 1.0, 0.1)])
+    assert ranked({"a": same, "b": same})[1] == "not told apart: a and b"
+
+
+def test_an_order_without_errors_says_so():
+    groups = {"a": compare([Number("x", 1.0)]), "b": compare([Number("x", 2.0, residual=1e-6)])}
+    assert ranked(groups)[1].startswith("no error is known")
+    assert str(groups["b"]) == "2 (residual 1e-06)"
+
+
+def test_two_runs_need_a_larger_difference_than_two_standard_errors():
+    # Of two runs each, Student's t has two degrees of freedom: 4.30 standard errors.
+    one, other = compare([Number("x", 0.9), Number("x", 1.1)]), compare([Number("x", 1.3), Number("x", 1.5)])
+    error = math.hypot(one.error, other.error)
+    assert 2 * error < other.value - one.value < 4.3 * error
+    assert above(other, one) is False
+    assert above(compare([Number("x", 1.7), Number("x", 1.9)]), one) is True
+    assert above(one, compare([Number("x", 1.0)])) is None

@@ -9,6 +9,8 @@ from original_files import write
 from PIL import Image
 from safetensors.torch import load_file
 
+from smoothout.cli import landscape, sharpness
+from smoothout.cli.arguments import parse
 from smoothout.original.__main__ import run
 from smoothout.original.options import OPTIONS, PROGRAMS, markdown
 from smoothout.original.programs import translate
@@ -265,6 +267,31 @@ def test_flags_of_landscapes_and_sharpness():
     assert "--draws" not in found.words
     assert found.words[found.words.index("--readers") + 1] == "3"
     assert "--times 5: nothing is random in the full space; it is searched once." in found.notices
+
+
+@pytest.mark.parametrize("program", ["visualize_sharpness", "visualize2_sharpness", "measure_sharpness"])
+def test_our_commands_understand_what_is_made(program):
+    given = [
+        "--evaluate",
+        "x",
+        "-j",
+        "4",
+        "-b",
+        "10",
+        "--input_size",
+        "16",
+        "--save",
+        "n",
+        "--model_config",
+        "{'depth': 8}",
+    ]
+    given += ["-se", "y"] if program == "visualize_sharpness" else []
+    given += ["-m", "3", "-t", "2"] if program == "measure_sharpness" else []
+    words = command(program, *given)
+    kind = {"landscape": landscape.Arguments, "sharpness": sharpness.Arguments}[words[0]]
+    made = parse(kind, words[1:], words[0], "")
+    assert (made.readers, made.sampling.batch_size, made.name) == (4, 10, "n")
+    assert made.replacements.given["input_size"] == 16
 
 
 def test_gpus(monkeypatch):

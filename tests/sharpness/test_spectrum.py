@@ -66,7 +66,7 @@ def test_a_quadrature_is_exact_for_powers_up_to_twice_its_steps_less_one():
 def test_moments_of_a_network_are_those_of_the_dense_hessian(dense):
     n, probes = len(dense.matrix), 6
     found = sharpness.spectrum(dense.model, dense.data, probes=probes, steps=6)
-    exact = float(dense.matrix.diagonal().double().sum()) / n, float(dense.matrix.double().square().sum()) / n
+    exact = float(dense.matrix.diagonal().double().sum()) / n, float(dense.matrix.square().sum(dtype=torch.float64)) / n
     for power, each in enumerate(exact):
         assert abs(found.moments[power] - each) < 4 * found.moment_standard_errors[power]
     with Objective(dense.model, dense.data) as objective:

@@ -1,7 +1,7 @@
 """``smoothout landscape``."""
 
 import re
-import time
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from smoothout.measuring.landscape import Span, axes_of, key_of, run_points
 from smoothout.measuring.points import KeptPoints
 from smoothout.measuring.subject import Place, Sampling, load
 from smoothout.report.landscape import draw_line, draw_plane
+from smoothout.results.files import write_json
 from smoothout.results.landscape import Line, Plane, write_vtp
 from smoothout.train.device import choose
 
@@ -62,6 +63,8 @@ class Arguments:
     """Folder of all runs."""
     workers: int = 1
     """Processes that measure at the same time."""
+    readers: int | None = None
+    """Replaces the number of processes that read images too many to keep in memory."""
     shard: str | None = None
     """I/N: measure every N-th point only, such as 2/8; a start without it, on the same folder, puts all together."""
     vtp: bool = False
@@ -77,6 +80,9 @@ class Arguments:
             raise ValueError(f"--to names {len(self.to)} checkpoints; expected one for a line, or two for a plane.")
         if len(self.to) == 1 and self.plane:
             raise ValueError("--plane with one checkpoint in --to is a line's width; expected two, or none.")
+        paths = [path.resolve() for path in (self.checkpoint, *self.to)]
+        if len(set(paths)) < len(paths):
+            raise ValueError("a checkpoint is named twice; expected others than the first in --to.")
         if self.alpha is not None and self.is_plane:
             raise ValueError("--alpha is of lines; a plane takes --plane COLUMNSxROWS and --extent.")
         if self.extent is not None and (self.to or not self.is_plane):
@@ -126,18 +132,26 @@ def run(arguments: Sequence[str]) -> int:
     plan = plan_of(chosen, span)
     key = key_of(span, plan.points)
     folder = chosen.results_dir / (chosen.name or f"landscape-{key[:8]}")
-    kept = KeptPoints(folder, key, chosen.splits, len(plan.points), shard)
+    splits = tuple(dict.fromkeys(chosen.splits))
+    kept = KeptPoints(folder, key, splits, len(plan.points), shard)
     what = f"{len(plan.grid)} points" if isinstance(plan, LinePlan) else f"{len(plan.xs)} x {len(plan.ys)} points"
-    console.print(f"{plan.axes.description}: {what}, {', '.join(chosen.splits)}, in {folder}", markup=False)
-    began = time.perf_counter()
+    console.print(f"{plan.axes.description}: {what}, {', '.join(splits)}, in {folder}", markup=False)
     with progress(console, "measurements") as tell:
-        for done in run_points(span, plan, chosen.splits, kept, chosen.workers):
+        for done in run_points(span, plan, splits, kept, chosen.workers):
             tell(done, kept.wanted)
     if shard is not None and not kept.complete:
         console.print(f"shard {chosen.shard} is finished; a start without --shard puts all together.", markup=False)
         return 0
-    seconds = time.perf_counter() - began
-    found: dict[str, Line | Plane] = {split: plan.record(kept.risks(split), seconds) for split in chosen.splits}
+    found: dict[str, Line | Plane] = {split: plan.record(kept.risks(split), kept.seconds) for split in splits}
+    about = {
+        "command": shlex.join(["smoothout", "landscape", *arguments]),
+        "key": key,
+        "checkpoints": [chosen.checkpoint, *chosen.to],
+        "splits": splits,
+        "sampling": chosen.sampling,
+        "device": span.place.device,
+    }
+    write_json(folder / "landscape.json", about)
     for line in [*words(found), *write(found, folder, chosen.vtp)]:
         console.print(line, markup=False)
     return 0
@@ -146,6 +160,7 @@ def run(arguments: Sequence[str]) -> int:
 def _span(chosen: Arguments) -> Span:
     """What is spanned; running statistics that are taken anew need the training samples."""
     splits: tuple[str, ...] = tuple(dict.fromkeys(chosen.splits))
+    readers = {} if chosen.readers is None else {"workers": chosen.readers}
     if chosen.bn == "recompute" and "train" not in splits:
         splits = (*splits, "train")
     place = Place(
@@ -153,7 +168,7 @@ def _span(chosen: Arguments) -> Span:
         splits,
         chosen.sampling,
         str(choose(chosen.device)),
-        tuple(sorted(chosen.replacements.given.items())),
+        tuple(sorted({**chosen.replacements.given, **readers}.items())),
     )
     dimensions = 2 if chosen.is_plane else 1
     vectors = None

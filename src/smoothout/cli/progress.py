@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 #: Seconds between lines where there is no terminal.
 QUIET = 10.0
+#: Results before the time left is told.
+SETTLED = 4
 
 
 @contextlib.contextmanager
@@ -30,16 +32,18 @@ def _shown(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    began = last = time.monotonic()
-    first: int | None = None
+    stamps: list[tuple[float, int]] = []
+    last = time.monotonic()
 
     def tell(done: int, total: int) -> None:
-        nonlocal first, last
+        nonlocal last
         now = time.monotonic()
-        first = done if first is None else first  # what an earlier start had finished took no time here
-        if done > first and (now - last > QUIET):
+        stamps.append((now, done))
+        # The first stamp is what an earlier start had finished, the second has this one's start-up in it.
+        if len(stamps) > SETTLED and now - last > QUIET:
             last = now
-            left = (now - began) / (done - first) * (total - done)
+            began, first = stamps[1]
+            left = (now - began) / max(1, done - first) * (total - done)
             console.print(f"{done} of {total} {what}, about {left:.0f} s left", markup=False)
 
     yield tell

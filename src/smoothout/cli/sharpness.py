@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ class Arguments:
     """Folder of all runs."""
     workers: int = 1
     """Processes that measure at the same time."""
+    readers: int | None = None
+    """Replaces the number of processes that read images too many to keep in memory."""
     device: str = "auto"
     """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
 
@@ -61,7 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         console.width = PIPE_WIDTH
     places = _places(chosen)
     wanted = tasks(places, chosen.wanted)
-    kept = Kept(chosen.results_dir / (chosen.name or _name(wanted)))
+    command = shlex.join(["smoothout", "sharpness", *arguments])
+    kept = Kept(chosen.results_dir / (chosen.name or _name(wanted)), command)
     with progress(console, "measures") as tell:
         for done in run_tasks(wanted, kept, chosen.workers):
             tell(done, len(wanted))
@@ -82,13 +86,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _places(chosen: Arguments) -> list[Place]:
     """Where the checkpoints are; those of a list bring their own model and dataset."""
-    given = chosen.replacements.given
+    given = chosen.replacements.given | ({} if chosen.readers is None else {"workers": chosen.readers})
     named = [(path, given) for path in chosen.checkpoints]
     if chosen.list is not None:
         named += [(path, {**given, "dataset": data, "model": model}) for data, model, path in read_list(chosen.list)]
     device = str(choose(chosen.device))
     found = [Place(path, (chosen.split,), chosen.sampling, device, tuple(sorted(each.items()))) for path, each in named]
-    paths = [place.checkpoint for place in found]
+    paths = [place.checkpoint.resolve() for place in found]
     for path in paths:
         if paths.count(path) > 1:
             raise ValueError(f"{path} is named twice; expected each checkpoint once.")

@@ -1,13 +1,13 @@
 """Measures of checkpoints as tables and sentences, side by side."""
 
-import math
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from smoothout.measuring.summary import APART, Compared, compare, ranked
+from smoothout.measuring.summary import Compared, above, compare, ranked
 from smoothout.results.sharpness import Measure, NoiseSharpness
 
 
@@ -134,33 +134,23 @@ def side_by_side(
 
 
 def order_words(rows: Sequence[Row]) -> list[str]:
-    """From sharpest to flattest by every number; nothing for a single group."""
+    """From the largest to the smallest by every number; nothing for a single group."""
     if len(rows[0].groups) < 2:
         return []
-    head = (
-        "From the largest to the smallest (> told apart by two standard errors, ~ not; in brackets: no error is known):"
-    )
-    return [head, *(f"  {row.title}: {ranked(row.groups)}" for row in rows)]
+    head = "From the largest to the smallest; told apart where the 95 % interval of the difference leaves out 0:"
+    return [head, *(f"  {row.title}: {'; '.join(ranked(row.groups))}" for row in rows)]
 
 
 def curve_words(part: Sequence[dict[str, list[Measure]]]) -> list[str]:
     """The order at each strength, and which groups change places along the curve."""
-    curve_rows = _rises(part)
-    lines = order_words([Row(f"a = {strength:g}", cells) for strength, cells in curve_rows])
-    names = list(curve_rows[0][1])
-    for index, one in enumerate(names):
-        for other in names[index + 1 :]:
-            above = [a for a, cells in curve_rows if _above(cells[one], cells[other])]
-            below = [a for a, cells in curve_rows if _above(cells[other], cells[one])]
-            if above and below:
-                lines.append(
-                    f"  reversal: {one} is above {other} at a = {_list(above)}, below it at a = {_list(below)}"
-                )
+    rises = _rises(part)
+    lines = order_words([Row(f"a = {strength:g}", cells) for strength, cells in rises])
+    for one, other in itertools.combinations(rises[0][1], 2):
+        higher = [a for a, cells in rises if above(cells[one], cells[other])]
+        lower = [a for a, cells in rises if above(cells[other], cells[one])]
+        if higher and lower:
+            lines.append(f"  reversal: {one} is above {other} at a = {_list(higher)}, below it at a = {_list(lower)}")
     return lines
-
-
-def _above(one: Compared, other: Compared) -> bool:
-    return one.value - other.value > APART * math.hypot(one.error, other.error)
 
 
 def _list(values: Sequence[float]) -> str:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from smoothout.landscape.axes import Axes, Mover, Point, refuse_what_does_not_fit
 from smoothout.losses import Loss
+from smoothout.objective import refuse_batch_statistics
 from smoothout.results.runs import Risk
 from smoothout.risk import Point as At
 from smoothout.risk import device_of, risks
@@ -56,6 +57,7 @@ def measure_points(
         axes.check(point)
     with contextlib.ExitStack() as stack:
         stack.enter_context(kept(model))
+        refuse_batch_statistics(model)
         samples = data if isinstance(data, Samples) else Samples(data, device)
         mover = axes.mover(model)
         found: dict[int, Risk] = {}

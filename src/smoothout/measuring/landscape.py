@@ -17,8 +17,7 @@ from smoothout import landscape
 from smoothout._types import Distribution
 from smoothout.landscape import Axes, Displacements, Plan, Point
 from smoothout.measuring.points import KeptPoints
-from smoothout.measuring.subject import Place, label, load
-from smoothout.objective import versions
+from smoothout.measuring.subject import Place, label, load, unchanged
 from smoothout.results.runs import Risk
 from smoothout.train import checkpoint
 from smoothout.train.workers import each
@@ -59,11 +58,11 @@ def axes_of(span: Span) -> Axes:
     subject = load(span.place)
     if span.to:
         paths = [span.place.checkpoint, *span.to]
-        states = [subject.network.state_dict(), *(_state(path, subject.network) for path in span.to)]
+        others = [_state(path, subject.network) for path in span.to]
         names = tuple(label(path, paths) for path in paths)
-        if len(states) == 2:
-            return landscape.between(states[0], states[1], names=(names[0], names[1]))
-        return landscape.through(states[0], states[1], states[2], names=(names[0], names[1], names[2]))
+        if len(others) == 1:
+            return landscape.between(subject.network, others[0], names=(names[0], names[1]))
+        return landscape.through(subject.network, others[0], others[1], names=(names[0], names[1], names[2]))
     if span.kind == "hessian":
         return _eigenvectors(span)
     options = {"distribution": span.distribution, "one_dimensional": span.one_dimensional}
@@ -90,7 +89,7 @@ def _eigenvectors(span: Span) -> Displacements:
     """The Hessian's top eigenvectors, from their file; computed if it is not there."""
     assert span.vectors is not None
     subject = load(span.place)
-    split = span.place.splits[0]
+    split = span.place.splits[0]  # which the description names
     if not span.vectors.is_file():
         made = landscape.hessian_axes(
             subject.network, subject.samples[split], subject.loss, count=span.dimensions, seed=span.place.sampling.seed
@@ -102,7 +101,11 @@ def _eigenvectors(span: Span) -> Displacements:
         }
         span.vectors.parent.mkdir(parents=True, exist_ok=True)
         new = span.vectors.with_name("new-" + span.vectors.name)
-        save_file(named, new, metadata={"description": made.description, "names": json.dumps(made.names)})
+        save_file(
+            named,
+            new,
+            metadata={"description": f"{made.description}, of the {split} samples", "names": json.dumps(made.names)},
+        )
         new.replace(span.vectors)
     return _stored(span)
 
@@ -117,25 +120,31 @@ def _stored(span: Span) -> Displacements:
     return Displacements.of(names, vectors, about["description"], span.place.sampling.seed)
 
 
-def key_of(span: Span, points: Sequence[Point]) -> str:
-    """A hash of all that the numbers depend on: weights, samples, axes, points, policy and versions."""
-    subject = load(span.place)
-    found = hashlib.sha256()
-    for path in span.to:
-        for name, value in _state(path, subject.network).items():
-            found.update(name.encode())
-            found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    plain = [span.kind, span.dimensions, span.distribution, span.one_dimensional, span.place.sampling.seed]
-    parts = [subject.digest, span.place.splits, plain, list(points), versions()]
-    found.update(json.dumps(parts).encode())
+@functools.lru_cache(maxsize=1)
+def digest_of(span: Span) -> str:
+    """A hash of what is spanned: the subject, and the axes themselves."""
+    found = hashlib.sha256(load(span.place).digest.encode())
+    axes = axes_of(span)
+    found.update(f"{axes.description} {sorted(axes.marks.items())}".encode())
+    tensors = [part for vector in getattr(axes, "vectors", ()) for part in vector]
+    tensors += [value for state in getattr(axes, "states", ()) for value in state.values()]
+    for value in tensors:
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
+
+
+def key_of(span: Span, points: Sequence[Point]) -> str:
+    """A hash of all that the numbers depend on."""
+    parts = [digest_of(span), span.place.splits, list(points)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Points of one split that are measured together."""
+    """Points of one split that are measured together, in what has this digest."""
 
     span: Span
+    digest: str
     split: str
     indices: tuple[int, ...]
     points: tuple[Point, ...]
@@ -144,6 +153,7 @@ class Task:
 def measure(task: Task) -> list[Risk]:
     """Measure the points of a task."""
     subject = load(task.span.place)
+    unchanged(task.span.place.checkpoint, digest_of(task.span), task.digest)
     return landscape.measure_points(
         subject.network,
         subject.samples[task.split],
@@ -163,7 +173,7 @@ def run_points(span: Span, plan: Plan[Any], splits: Sequence[str], kept: KeptPoi
     missing = {split: kept.missing(split) for split in splits}
     samples = load(span.place).samples
     tasks = [
-        Task(span, split, tuple(some), tuple(plan.points[index] for index in some))
+        Task(span, digest_of(span), split, tuple(some), tuple(plan.points[index] for index in some))
         for split in splits
         for some in _chunks(missing[split], 1 if samples[split].resident else TOGETHER)
     ]

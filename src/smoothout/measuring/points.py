@@ -2,6 +2,7 @@
 
 import math
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,21 +41,31 @@ class KeptPoints:
         self._losses, self._errors = np.full(shape, math.nan), np.full(shape, math.nan)
         self._samples = np.zeros(len(self._splits), dtype=np.int64)
         self._mine = np.ones(count, dtype=bool) if shard is None else np.arange(count) % shard[1] == shard[0] - 1
-        self._written = time.monotonic()
+        self._began = self._written = time.monotonic()
+        self._before = 0.0
         for path in sorted(folder.glob("points*.npz")):
             self._take(path)
 
     def _take(self, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as stored:
-            if str(stored["key"]) != self._key:
-                raise ValueError(
-                    f"{path} holds points of another landscape: other weights, samples, axes, grid or versions. "
-                    f"Use another --name."
-                )
-            new = stored["finished"] & ~self._finished
-            self._losses[new], self._errors[new] = stored["losses"][new], stored["errors1"][new]
-            self._finished |= new
-            self._samples = np.maximum(self._samples, stored["samples"])
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                stored = {name: file[name] for name in ("key", "finished", "losses", "errors1", "samples", "seconds")}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}); expected what this command wrote. Move it away, or use another "
+                f"--name."
+            ) from error
+        if str(stored["key"]) != self._key:
+            raise ValueError(
+                f"{path} holds points of another landscape: other weights, samples, axes, grid or versions. "
+                f"Use another --name."
+            )
+        new = stored["finished"] & ~self._finished
+        self._losses[new], self._errors[new] = stored["losses"][new], stored["errors1"][new]
+        self._finished |= new
+        self._samples = np.maximum(self._samples, stored["samples"])
+        if path == self._path:
+            self._before = float(stored["seconds"])  # those of other shards are in their own files
 
     def missing(self, split: str) -> list[int]:
         """Indices of the points that are still to be measured, in order."""
@@ -65,6 +76,11 @@ class KeptPoints:
     def wanted(self) -> int:
         """Number of measurements: points of this shard, times splits."""
         return int(self._mine.sum()) * len(self._splits)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all starts that wrote this file."""
+        return self._before + time.monotonic() - self._began
 
     @property
     def complete(self) -> bool:
@@ -93,6 +109,7 @@ class KeptPoints:
                 losses=self._losses,
                 errors1=self._errors,
                 samples=self._samples,
+                seconds=np.array(self.seconds),
             )
         new.replace(self._path)
         self._written = time.monotonic()

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from smoothout import _checks, sharpness
 from smoothout._types import Distribution, Scale
-from smoothout.measuring.subject import Place, load
-from smoothout.objective import versions
+from smoothout.measuring.subject import Place, load, unchanged
 from smoothout.results.files import write_json
 from smoothout.results.sharpness import Measure, read_measure
 from smoothout.train.workers import each
@@ -66,6 +65,16 @@ class Wanted:
     def __post_init__(self) -> None:
         for name in self.names:
             _checks.known("a measure", name, MEASURES)
+        if not self.names:
+            raise ValueError(f"measures is {self.measures!r}; expected some of {', '.join(MEASURES)}.")
+        if "noise" in self.names and not self.scale:
+            raise ValueError("scale is empty; expected some of none, weight and filter.")
+        for strength in self.strengths:
+            _checks.positive("a strength", strength, "Leave it out for none.")
+        for name in ("epsilon", "radius", "adaptive_radius"):
+            _checks.positive(name, getattr(self, name), "See --help for the default.")
+        for name, least in (("manifold", 0), ("ascent_steps", 1), ("eigenvalues", 1)):
+            _checks.whole(name, getattr(self, name), at_least=least)
         if self.draws is not None:
             _checks.whole("draws", self.draws, at_least=2 if "noise" in self.names else 1)
 
@@ -113,7 +122,7 @@ class Task:
         place: Where the checkpoint is, and what to measure on.
         measure: Its name.
         options: Its arguments.
-        digest, samples_digest: Of weights and samples, and of the samples alone.
+        digest, samples_digest: Of the subject, and of its samples alone.
     """
 
     place: Place
@@ -130,8 +139,8 @@ class Task:
 
     @property
     def key(self) -> str:
-        """A hash of all that the number depends on: weights, samples, measure, arguments, seed and versions."""
-        parts = [self.digest, self.place.splits, self.place.sampling.seed, self.call, versions()]
+        """A hash of all that the number depends on: what the digest holds, measure, arguments and seed."""
+        parts = [self.digest, self.place.splits, self.place.sampling.seed, self.call]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -149,6 +158,7 @@ def tasks(places: Sequence[Place], wanted: Wanted) -> list[Task]:
 def measure(task: Task) -> Measure:
     """Make one measure."""
     subject, [split] = load(task.place), task.place.splits
+    unchanged(task.place.checkpoint, subject.digest, task.digest)
     options = dict(task.options)
     if "exclude_bn" in options:
         options["exclude"] = exclude_batch_norm if options.pop("exclude_bn") else exclude_nothing
@@ -162,12 +172,19 @@ def measure(task: Task) -> Measure:
 class Kept:
     """The measures made so far, in ``sharpness.json``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str) -> None:
+        self._command = command
         self.path = folder / "sharpness.json"
         self._rows: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            self._rows = {row["key"]: row for row in content["measures"]}
+            try:
+                content = json.loads(self.path.read_text(encoding="utf-8"))
+                self._rows = {row["key"]: row for row in content["measures"]}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{self.path} cannot be read ({error}); expected what this command wrote. Move it away, or use "
+                    f"another --name."
+                ) from error
 
     def __contains__(self, task: Task) -> bool:
         return task.key in self._rows
@@ -178,13 +195,15 @@ class Kept:
             "key": task.key,
             "checkpoint": str(task.place.checkpoint),
             "split": task.place.splits[0],
+            "samples": task.place.sampling.samples,
+            "device": task.place.device,
             "measure": task.measure,
             "options": task.options,
             "kind": type(record).__name__,
             "record": asdict(record),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {"schema": 1, "measures": list(self._rows.values())})
+        write_json(self.path, {"schema": 1, "command": self._command, "measures": list(self._rows.values())})
 
     def measured(self, task: Task) -> Measure:
         """A measure that was made."""

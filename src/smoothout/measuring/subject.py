@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import importlib.metadata
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import smoothout
 from smoothout import _checks
 from smoothout.losses import Loss
 from smoothout.noise.philox import fold
 from smoothout.samples import Batch, Samples
 from smoothout.train import checkpoint
+from smoothout.train.config import Settings
 from smoothout.train.data.splits import EVALUATION_BATCH, DataSet, Resident, Streamed, in_order
-from smoothout.train.problem import pose
+from smoothout.train.problem import Problem, pose
 
 _SUBSET = 2  # tells the seed of the subset from other uses of a seed
 
@@ -67,7 +71,7 @@ class Subject:
         network: With the checkpoint's weights, in float32.
         loss: The network's criterion, or cross entropy.
         samples: Of each split.
-        digest: Of weights, buffers and samples; equal digests give equal measures.
+        digest: Of weights, buffers, model, loss, samples, and the code that measures; equal digests give equal numbers.
         samples_digest: Of the samples alone.
     """
 
@@ -96,7 +100,17 @@ def load(place: Place) -> Subject:
         for name in place.splits
     }
     data = _digest_of_samples(samples)
-    return Subject(path, problem.network, problem.loss, samples, _digest(problem.network, data), data)
+    digest = _digest(problem, settings, data)
+    return Subject(path, problem.network, problem.loss, samples, digest, data)
+
+
+def unchanged(path: Path, digest: str, expected: str) -> None:
+    """Raise unless a subject is the one that was asked for: a run that goes on replaces its checkpoint."""
+    if digest != expected:
+        raise ValueError(
+            f"{path} changed while it was measured; expected a checkpoint that stays. Copy it, or wait until its run "
+            f"has finished, and start again."
+        )
 
 
 def _part(dataset: DataSet, name: str, sampling: Sampling) -> Resident | Streamed:
@@ -119,21 +133,43 @@ class _Prepared:
             yield self._dataset.normalise(inputs), targets
 
 
-def _digest(network: nn.Module, data: str) -> str:
-    """A hash of weights, buffers and samples."""
+def _digest(problem: Problem, settings: Settings, data: str) -> str:
+    """A hash of all that numbers depend on, besides what is measured."""
     found = hashlib.sha256(data.encode())
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
+    for text in (*_code(), _text(settings.network.model), settings.network.model_config, _named(problem.loss)):
+        found.update(text.encode() + b"\0")
+    for name, value in problem.network.state_dict(keep_vars=True).items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)} {value.requires_grad}\0".encode())
         found.update(_bytes(value))
     return found.hexdigest()[:16]
 
 
+@functools.cache
+def _code() -> tuple[str, ...]:
+    """Versions of the packages that compute, and the text of this one."""
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "scipy")]
+    root = Path(smoothout.__file__).parent
+    files = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in ("cli", "report")]
+    return (platform.python_version(), *packages, *(path.read_text(encoding="utf-8") for path in files))
+
+
+def _text(name: str) -> str:
+    """The name of a model; of one in a file of the user's with the file's text."""
+    path = Path(name.rpartition(":")[0])
+    return name + (path.read_text(encoding="utf-8") if path.suffix == ".py" and path.is_file() else "")
+
+
+def _named(loss: Loss) -> str:
+    """A loss as text: modules print their arguments."""
+    return repr(loss) if isinstance(loss, nn.Module) else f"{loss.__module__}.{getattr(loss, '__qualname__', loss)}"
+
+
 def _digest_of_samples(samples: Mapping[str, Samples]) -> str:
-    """A hash of samples; of those that do not fit in memory, of the first part that does."""
+    """A hash of all samples, whether they fit in memory or not."""
     found = hashlib.sha256()
     for name, each in samples.items():
         found.update(name.encode())
-        for inputs, targets in next(iter(each.parts())):
+        for inputs, targets in each:
             found.update(_bytes(inputs))
             found.update(_bytes(targets))
     return found.hexdigest()[:16]
@@ -144,15 +180,16 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def label(path: Path, among: Sequence[Path]) -> str:
-    """A short name of a checkpoint: what tells it from the others.
+    """A short name of a checkpoint: what tells it from the others, two parts of its path at least.
 
     Example:
         >>> runs = [Path("runs/demo/large/0"), Path("runs/demo/small/0")]
         >>> label(runs[0], runs), label(runs[0], runs[:1])
         ('large/0', 'large/0')
     """
-    parts = [each.parts for each in among]
+    parts = [each.resolve().parts for each in among]
+    most = min(len(each) for each in parts) - 2
     shared = 0
-    while len(set(among)) > 1 and len({each[: shared + 1] for each in parts}) == 1:
+    while shared < most and len({each[: shared + 1] for each in parts}) == 1:
         shared += 1
-    return str(Path(*(path.parts[shared:] if shared or len(set(among)) > 1 else path.parts[-2:])))
+    return str(Path(*path.resolve().parts[shared:]))

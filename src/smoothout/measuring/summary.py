@@ -1,15 +1,15 @@
 """What the measures of several checkpoints say, side by side."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from smoothout.intervals import standard_error
 from smoothout.results.sharpness import Number
 
-#: Two values are told apart if they differ by this many standard errors of the difference.
-APART = 2.0
+#: Groups of which every pair is compared in words; of more, neighbours in the order.
+MANY = 5
 
 
 @dataclass(frozen=True)
@@ -20,45 +20,58 @@ class Compared:
         value: Mean over the group's checkpoints.
         error: Standard error; over the checkpoints where there are several, else the measure's own (nan without).
         doubts: Of any of the checkpoints.
+        freedom: Degrees of freedom of the error.
+        residual: Of an eigenvalue of a single checkpoint.
     """
 
     value: float
     error: float
     doubts: tuple[str, ...]
+    freedom: float = math.inf
+    residual: float = math.nan
 
     def __str__(self) -> str:
-        return str(Number("", self.value, self.error, self.doubts))
+        return str(Number("", self.value, self.error, self.doubts, self.residual))
 
 
 def compare(numbers: Sequence[Number]) -> Compared:
     """Put the numbers of a group's checkpoints together."""
     doubts = tuple(dict.fromkeys(doubt for number in numbers for doubt in number.doubts))
     if len(numbers) == 1:
-        return Compared(numbers[0].value, numbers[0].error, doubts)
+        return Compared(numbers[0].value, numbers[0].error, doubts, residual=numbers[0].residual)
     values = [number.value for number in numbers]
-    return Compared(math.fsum(values) / len(values), standard_error(values), doubts)
+    return Compared(math.fsum(values) / len(values), standard_error(values), doubts, len(values) - 1)
 
 
-def ranked(groups: Mapping[str, Compared]) -> str:
-    """The groups from the largest value to the smallest: ``>`` where they are told apart, ``~`` where they are not.
+def above(one: Compared, other: Compared) -> bool | None:
+    """Whether the 95 % interval of the difference lies above 0 (Welch 1947); None where no error is known."""
+    from scipy.stats import t
 
-    Without standard errors nothing tells values apart but their size; such an order is in brackets.
+    variance = one.error**2 + other.error**2
+    if math.isnan(variance):
+        return None
+    if variance == 0:
+        return one.value > other.value
+    freedom = variance**2 / (one.error**4 / one.freedom + other.error**4 / other.freedom or 1e-300)
+    return bool(one.value - other.value > t.ppf(0.975, min(freedom, 1e6)) * math.sqrt(variance))
+
+
+def ranked(groups: Mapping[str, Compared]) -> list[str]:
+    """The groups from the largest value to the smallest, and which of them the errors do not tell apart.
 
     Example:
         >>> ranked({"a": Compared(1.0, 0.1, ()), "b": Compared(3.0, 0.1, ()), "c": Compared(1.1, 0.1, ())})
-        'b > c ~ a'
+        ['b, c, a', 'not told apart: c and a']
     """
     finite = {name: each for name, each in groups.items() if math.isfinite(each.value)}
     order = sorted(finite, key=lambda name: -finite[name].value)
-    if not order:
-        return "no finite value"
-    text, unsure = order[0], False
-    for larger, smaller in pairwise(order):
-        a, b = finite[larger], finite[smaller]
-        error = math.hypot(a.error, b.error)
-        unsure |= math.isnan(error)
-        text += f" {'>' if math.isnan(error) or a.value - b.value > APART * error else '~'} {smaller}"
-    if unsure:
-        text = f"({text})"
+    pairs = list(itertools.combinations(order, 2) if len(order) <= MANY else itertools.pairwise(order))
+    apart = {pair: above(finite[pair[0]], finite[pair[1]]) for pair in pairs}
+    lines = [", ".join(order) or "no finite value"]
+    close = [f"{one} and {other}" for (one, other), told in apart.items() if told is False]
+    if close:
+        lines.append(f"not told apart{' (of neighbours)' if len(order) > MANY else ''}: {', '.join(close)}")
+    if None in apart.values():
+        lines.append("no error is known, so nothing says whether they differ by more than chance")
     left_out = [name for name in groups if name not in finite]
-    return text + (f"; not finite: {', '.join(left_out)}" if left_out else "")
+    return [*lines, *([f"not finite: {', '.join(left_out)}"] if left_out else [])]

@@ -38,6 +38,7 @@ class Number:
         name: What it is, with its constants.
         value: The number.
         error: Standard error, nan for a number without.
+        residual: Of an eigenvalue, ||H v - lambda v||; nan for other numbers. It says nothing of sampling.
         doubts: Why not to trust it, in words; empty if its tolerance was met.
     """
 
@@ -45,9 +46,11 @@ class Number:
     value: float
     error: float = math.nan
     doubts: tuple[str, ...] = ()
+    residual: float = math.nan
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}{plus_minus(self.error)}{MARK if self.doubts else ''}"
+        residual = "" if math.isnan(self.residual) else f" (residual {self.residual:.1g})"
+        return f"{self.value:.4g}{plus_minus(self.error)}{residual}{MARK if self.doubts else ''}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class NoiseSharpness(Measure):
         scale, distribution: Of the noise.
         relative_noise: r = ||u|| / ||theta|| of the first draw.
         pairs: Antithetic pairs drawn.
+        perturbed: Number of weights that got noise.
     """
 
     standard_error: float
@@ -127,6 +131,7 @@ class NoiseSharpness(Measure):
     distribution: str
     relative_noise: float
     pairs: int
+    perturbed: int
 
     @property
     def numbers(self) -> tuple[Number, ...]:
@@ -306,12 +311,19 @@ class HessianSharpness(Measure):
         """Eigenvalues with their residuals, and the trace with its standard error."""
         block = "" if self.parameters == ("*",) else f" of {', '.join(self.parameters)}"
         found = [
-            Number(f"hessian{block}: {'largest eigenvalue' if i == 1 else f'eigenvalue {i} from the top'}", *each)
-            for i, each in enumerate(zip(self.eigenvalues, self.residuals, self.eigenvalue_doubts, strict=True), 1)
+            Number(
+                f"hessian{block}: {'largest eigenvalue' if i == 1 else f'eigenvalue {i} from the top'}",
+                value,
+                doubts=doubts,
+                residual=residual,
+            )
+            for i, (value, residual, doubts) in enumerate(
+                zip(self.eigenvalues, self.residuals, self.eigenvalue_doubts, strict=True), 1
+            )
         ]
         if not math.isnan(self.smallest):
             name = f"hessian{block}: smallest eigenvalue"
-            found.append(Number(name, self.smallest, self.smallest_residual, self.smallest_doubts))
+            found.append(Number(name, self.smallest, doubts=self.smallest_doubts, residual=self.smallest_residual))
         if not math.isnan(self.trace):
             found.append(Number(f"hessian{block}: trace", self.trace, self.trace_standard_error, self.trace_doubts))
         return tuple(found)

@@ -12,7 +12,7 @@ from smoothout.objective import Objective
 from smoothout.results.sharpness import AdaptiveSharpness
 from smoothout.samples import Batches, Samples
 from smoothout.scaling import filter_norms
-from smoothout.sharpness.ascent import Ball, positive, worst
+from smoothout.sharpness.ascent import Ball, worst
 from smoothout.weights import Weight
 
 By = Literal["weight", "filter"]
@@ -76,7 +76,7 @@ def adaptive(
     if norm not in _RADII:
         raise ValueError(f"norm is {norm!r}; expected 2 or math.inf.")
     _checks.one_of("by", by, By)
-    radius = _RADII[norm] if radius is None else positive("radius", radius, "Leave it out for the norm's default.")
+    radius = _RADII[norm] if radius is None else _checks.positive("radius", radius, "Leave it out for a default.")
     _checks.whole("steps", steps, at_least=1)
     with Objective(model, data, loss) as objective:
         found = worst(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smoothout import _checks
 from smoothout.noise import draws
 from smoothout.noise.draws import NoiseKey
 from smoothout.objective import Objective, Vector
@@ -211,10 +210,3 @@ def _weighted_mean(values: list[float], sizes: list[int]) -> tuple[float, float]
         return mean, math.nan
     squares = sum((w * (v - mean)) ** 2 for w, v in zip(weights, values, strict=True))
     return mean, math.sqrt(squares * count / (count - 1))
-
-
-def positive(name: str, value: float, remedy: str) -> float:
-    """Return ``value``, or raise unless it is finite and > 0."""
-    if _checks.nonnegative(name, value, remedy) == 0:
-        raise ValueError(f"{name} is {value}; expected a finite number > 0. {remedy}")
-    return float(value)

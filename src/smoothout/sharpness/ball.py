@@ -9,7 +9,7 @@ from smoothout.losses import Loss
 from smoothout.objective import Objective
 from smoothout.results.sharpness import BallSharpness
 from smoothout.samples import Batches, Samples
-from smoothout.sharpness.ascent import Ball, positive, worst
+from smoothout.sharpness.ascent import Ball, worst
 
 
 def ball(
@@ -57,7 +57,7 @@ def ball(
 
     Source: Foret et al. 2020 (arXiv 2010.01412), equations 1 and 2, and section 4 on maxima per batch (m-sharpness).
     """
-    radius = positive("radius", radius, "The default is 0.05.")
+    radius = _checks.positive("radius", radius, "The default is 0.05.")
     _checks.whole("steps", steps, at_least=1)
     with Objective(model, data, loss) as objective:
         found = worst(

@@ -14,7 +14,7 @@ from smoothout.losses import Loss
 from smoothout.objective import Objective, Vector
 from smoothout.results.sharpness import BoxSharpness
 from smoothout.samples import Batches, Samples, free_bytes
-from smoothout.sharpness.ascent import Ball, Explored, NotFinite, climb, norm, positive
+from smoothout.sharpness.ascent import Ball, Explored, NotFinite, climb, norm
 from smoothout.sharpness.manifold import AllWeights, Columns, Coordinates, Manifold
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def box(
 
     Source: Keskar et al. 2016 (arXiv 1609.04836), Metric 2.1; there 10 iterations from x.
     """
-    epsilon = positive("epsilon", epsilon, "Values on record are 5e-4 and 1e-3.")
+    epsilon = _checks.positive("epsilon", epsilon, "Values on record are 5e-4 and 1e-3.")
     _checks.whole("manifold", manifold, at_least=0)
     _checks.whole("draws", draws, at_least=1)
     _checks.whole("iterations", iterations, at_least=1)

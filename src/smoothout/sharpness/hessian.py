@@ -12,7 +12,6 @@ from smoothout.losses import Loss
 from smoothout.objective import Objective
 from smoothout.results.sharpness import HessianSharpness
 from smoothout.samples import Batches, Samples
-from smoothout.sharpness.ascent import positive
 from smoothout.sharpness.lanczos import Lanczos, Pairs
 from smoothout.sharpness.operator import Operator
 from smoothout.sharpness.trace import Limits, Trace, hutchinson
@@ -192,9 +191,9 @@ class _Wanted:
 
     def __post_init__(self) -> None:
         _checks.whole("count", self.count, at_least=1)
-        positive("tolerance", self.tolerance, "The default is 1e-3.")
+        _checks.positive("tolerance", self.tolerance, "The default is 1e-3.")
         if self.smallest_tolerance is not None:
-            positive(
+            _checks.positive(
                 "smallest_tolerance", self.smallest_tolerance, "The default is 0.05; smallest=False leaves it out."
             )
         if self.max_products is not None:

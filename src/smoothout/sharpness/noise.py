@@ -76,8 +76,7 @@ def noise(
     Source: Wen et al. 2018 (arXiv 1805.07898), the smoothed loss of section 3; Jiang et al. 2019 (arXiv 1912.02178) on
     such averages as measures.
     """
-    if _checks.nonnegative("strength", strength, _REMEDY) == 0:
-        raise ValueError(f"strength is {strength}; expected a number > 0. {_REMEDY}")
+    _checks.positive("strength", strength, _REMEDY)
     _checks.whole("pairs", pairs, at_least=2)
     max_pairs = 10 * pairs if max_pairs is None else _checks.whole("max_pairs", max_pairs, at_least=pairs)
     smoother = SmoothOut(
@@ -117,6 +116,7 @@ def noise(
             distribution=distribution,
             relative_noise=summary.relative_noise,
             pairs=found.pairs,
+            perturbed=summary.weights,
         )
 
 
@@ -168,4 +168,6 @@ class _Rises:
                 f"the standard error {error:.2g} after {self.pairs} pairs exceeds max({absolute:g}, {tolerance:g} * "
                 f"value); allow more pairs",
             )
+        if 2 * error > abs(value):
+            return (f"the value is not told apart from 0: its standard error after {self.pairs} pairs is {error:.2g}",)
         return ()

@@ -13,7 +13,6 @@ from smoothout.losses import Loss
 from smoothout.objective import Objective
 from smoothout.results.sharpness import Spectrum
 from smoothout.samples import Batches, Samples
-from smoothout.sharpness.ascent import positive
 from smoothout.sharpness.lanczos import Lanczos
 from smoothout.sharpness.operator import Operator
 
@@ -79,7 +78,7 @@ def spectrum(
     _checks.whole("steps", steps, at_least=1)
     _checks.nonnegative("tolerance", tolerance, "The default is 0.2.")
     if width is not None:
-        positive("width", width, "Leave it out for 1 % of the range.")
+        _checks.positive("width", width, "Leave it out for 1 % of the range.")
     if not isinstance(grid, Sequence):
         _checks.whole("grid", grid, at_least=2)
     with Objective(model, data, loss, parameters=parameters) as objective:

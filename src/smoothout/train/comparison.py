@@ -18,7 +18,7 @@ from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder, is_comparison, refuse_foreign
-from smoothout.train.workers import executor, stop
+from smoothout.train.workers import processes
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def run_all(
 ) -> list[Outcome]:
     """Run every arm with every seed; runs that are finished are read, others go on or start."""
     outcomes = []
-    with executor(workers, "smoothout.train.loop") as pool:
+    with processes(workers, "smoothout.train.loop") as pool:
         _load_data_once(arms, seeds)
         futures = {
             pool.submit(_run, folder / slug(arm.name) / str(seed), arm.settings.replace(seed=seed)): (
@@ -143,13 +143,9 @@ def run_all(
             for seed in seeds
             for arm in arms
         }
-        try:
-            for future in as_completed(futures):
-                outcomes.append(_outcome(*futures[future], future))
-                told(outcomes[-1])
-        except BaseException:
-            stop(pool)
-            raise
+        for future in as_completed(futures):
+            outcomes.append(_outcome(*futures[future], future))
+            told(outcomes[-1])
     order = {(arm.name, seed): (i, seed) for i, arm in enumerate(arms) for seed in seeds}
     return sorted(outcomes, key=lambda outcome: order[outcome.arm, outcome.seed])
 

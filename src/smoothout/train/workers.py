@@ -1,5 +1,6 @@
 """Worker processes on one machine."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -13,27 +14,34 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def executor(workers: int, preload: str) -> ProcessPoolExecutor:
-    """Processes that share the cores; ``preload`` is the module that they run functions of."""
+@contextlib.contextmanager
+def processes(workers: int, preload: str) -> Iterator[ProcessPoolExecutor]:
+    """Processes that share the cores, ended at once if an exception leaves the context.
+
+    Args:
+        workers: How many.
+        preload: The module that they run functions of.
+    """
     # A server that has imported torch once, in seconds, forks workers in no time.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     threads = max(1, (os.cpu_count() or 1) // workers)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,))
     pool.submit(torch.get_num_threads)  # starts the server, which imports while this process goes on
-    return pool
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    pool.shutdown()
 
 
 def _start(threads: int) -> None:
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the keyboard
-
-
-def stop(pool: ProcessPoolExecutor) -> None:
-    """End the processes now, whatever they are doing."""
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in multiprocessing.active_children():
-        process.terminate()
 
 
 def each(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
@@ -46,15 +54,10 @@ def each(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterat
         for task in tasks:
             yield task, function(task)
         return
-    pool = executor(min(workers, len(tasks)), function.__module__)
-    try:
+    with processes(min(workers, len(tasks)), function.__module__) as pool:
         futures = {pool.submit(function, task): task for task in tasks}
         for future in as_completed(futures):
             error = future.exception()
             if error is not None:
                 raise error  # here, where the command looks for the package's own errors
             yield futures.pop(future), future.result()
-    except BaseException:
-        stop(pool)
-        raise
-    pool.shutdown()
