@@ -223,15 +223,7 @@ class BallSharpness(Measure):
     def numbers(self) -> tuple[Number, ...]:
         """The rise over all samples, and per batch."""
         name = f"ball rho = {self.radius:g}"
-        return (
-            Number(f"{name}: rise", self.value, doubts=self.doubts),
-            Number(
-                f"{name}: rise per batch of {self.batch_size}",
-                self.per_batch,
-                self.per_batch_standard_error,
-                self.per_batch_doubts,
-            ),
-        )
+        return _rises(name, self)
 
 
 @dataclass(frozen=True)
@@ -260,15 +252,16 @@ class AdaptiveSharpness(Measure):
     def numbers(self) -> tuple[Number, ...]:
         """The rise over all samples, and per batch."""
         name = f"adaptive rho = {self.radius:g}, p = {self.norm:g}, by {self.by}"
-        return (
-            Number(f"{name}: rise", self.value, doubts=self.doubts),
-            Number(
-                f"{name}: rise per batch of {self.batch_size}",
-                self.per_batch,
-                self.per_batch_standard_error,
-                self.per_batch_doubts,
-            ),
-        )
+        return _rises(name, self)
+
+
+def _rises(name: str, record: BallSharpness | AdaptiveSharpness) -> tuple[Number, ...]:
+    """Over all samples, and per batch."""
+    batches = f"{name}: rise per batch of {record.batch_size}"
+    return (
+        Number(f"{name}: rise", record.value, doubts=record.doubts),
+        Number(batches, record.per_batch, record.per_batch_standard_error, record.per_batch_doubts),
+    )
 
 
 @dataclass(frozen=True)
