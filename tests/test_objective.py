@@ -223,6 +223,23 @@ def test_what_is_once_differentiable_is_found_out_and_gets_finite_differences(dt
     assert float((products[1] - products[0]).norm()) < tolerance * float(products[0].norm())
 
 
+def test_finite_differences_step_less_far_than_curvature_takes_to_change():
+    class Wave(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.x = nn.Parameter(torch.full((100,), 1.03))  # of norm 10; the curvature changes over 0.05
+
+        def forward(self, inputs):
+            return inputs + (20 * self.x).cos().sum()
+
+    with Objective(Wave(), [(torch.zeros(1), torch.zeros(1))], own_value) as objective:
+        unit = [torch.eye(100)[0]]
+        exact, found = (
+            float(product[0][0]) for product in (objective.hessian_product(unit), objective._differences(unit, None))
+        )
+    assert found == pytest.approx(exact, rel=1e-3)
+
+
 def test_finite_differences_along_nothing_are_nothing():
     model = nn.Sequential(nn.Linear(6, 8), Tanh(True), nn.Linear(8, 4)).double()
     with Objective(model, labelled()) as objective:

@@ -184,6 +184,7 @@ def test_a_checkpoint_that_changed_is_never_mixed_with_old_points(runs, here, ca
     )
     measuring.load.cache_clear()  # as in a process of its own
     measuring.axes_of.cache_clear()
+    measuring.digest_of.cache_clear()
     assert main(words) == 2
     assert "holds points of another landscape: other weights" in capsys.readouterr().err
 

@@ -135,8 +135,8 @@ def test_unequal_batches():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"radius": 0}, "radius is 0; expected a finite number > 0. Leave it out for the norm's default"),
-        ({"radius": -1.0}, "radius is -1.0; expected a finite number >= 0"),
+        ({"radius": 0}, "radius is 0; expected a finite number > 0. Leave it out for a default"),
+        ({"radius": -1.0}, "radius is -1.0; expected a finite number > 0"),
         ({"norm": 1}, "norm is 1; expected 2 or math.inf"),
         ({"by": "layer"}, "by is 'layer'; expected one of 'weight', 'filter'"),
         ({"steps": 0}, "steps is 0; expected a whole number >= 1"),

@@ -55,8 +55,17 @@ def test_a_pair_cancels_the_slope():
     slope = torch.randn(20, dtype=torch.float64)
     found = sharpness.noise(Vector(20), data(), lambda outputs, targets: outputs @ slope, strength=A)
     assert found.value == pytest.approx(0, abs=1e-12)
-    assert "not told apart from 0" in found.doubts[0]
     assert found.pairs == 20  # the absolute tolerance ends what the relative one never would
+
+
+def test_a_saddle_of_trace_zero_is_not_told_apart_from_zero():
+    signs = torch.tensor([1.0, -1.0] * 10, dtype=torch.float64)
+    found = sharpness.noise(
+        Vector(20), data(), lambda outputs, targets: outputs.square() @ signs, strength=A, absolute=1
+    )
+    assert found.standard_error > 0
+    assert abs(found.value) < 2 * found.standard_error
+    assert "the value is not told apart from 0" in found.doubts[0]
 
 
 def test_small_noise_gives_the_trace_over_the_perturbed_weights():

@@ -168,6 +168,6 @@ class _Rises:
                 f"the standard error {error:.2g} after {self.pairs} pairs exceeds max({absolute:g}, {tolerance:g} * "
                 f"value); allow more pairs",
             )
-        if 2 * error > abs(value):
+        if 2 * error >= abs(value):
             return (f"the value is not told apart from 0: its standard error after {self.pairs} pairs is {error:.2g}",)
         return ()
