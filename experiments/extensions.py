@@ -58,7 +58,9 @@ def extensions() -> list[Extension]:
     return [
         Extension("two draws per ghost batch, over one", two, plain, passes=2),
         Extension("antithetic pair, over two draws", pairs, two),
-        Extension("half of the ghost batches clean", of_strengths("half clean", (0.03, 0.045, 0.06), clean_share=0.5), plain),
+        Extension(
+            "half of the ghost batches clean", of_strengths("half clean", (0.03, 0.045, 0.06), clean_share=0.5), plain
+        ),
         Extension("first ghost batch clean", clean, plain),
         Extension("schedule tanh", of_strengths("tanh", (0.03, 0.045, 0.06), noise_schedule="tanh"), plain),
         Extension("schedule anneal", of_strengths("anneal", (0.03, 0.06, 0.12), noise_schedule="anneal"), plain),
@@ -73,14 +75,18 @@ def extensions() -> list[Extension]:
             of_strengths("skip", FILTER, scale="filter", one_dimensional="skip"),
             by_filter,
         ),
-        Extension("normal noise of equal variance", of_strengths("normal", tuple(round(a / 3**0.5, 4) for a in PLAIN), distribution="normal"), plain),
+        Extension(
+            "normal noise of equal variance",
+            of_strengths("normal", tuple(round(a / 3**0.5, 4) for a in PLAIN), distribution="normal"),
+            plain,
+        ),
         Extension(
             "BatchNorm statistics of the clean ghost batch, over those of all",
             of_strengths("statistics of the first", PLAIN, statistics_of_the_first, clean_share=0.1),
             clean,
         ),
         Extension("BatchNorm statistics recomputed at the clean weights", plain, plain, accuracy="recomputed"),
-    ]  # fmt: skip
+    ]
 
 
 def chosen(candidates: tuple[Variant, ...], found: dict[str, list[dict]], accuracy: str) -> Variant:
@@ -121,11 +127,13 @@ def main() -> None:
                 "chosen": mine.name,
                 "against": base.name,
                 "passes": extension.passes,
-                "test accuracy": vars(mean_interval([run[f"test_accuracy_{extension.accuracy}"] for run in found[mine.name]])),
+                "test accuracy": vars(
+                    mean_interval([run[f"test_accuracy_{extension.accuracy}"] for run in found[mine.name]])
+                ),
                 "difference": vars(gain),
                 "verdict": verdict(gain),
             }
-        )  # fmt: skip
+        )
         print(f"{extension.name:60} {mine.name:32} {gain} {rows[-1]['verdict']}")
     runs = {name: {key: [run[key] for run in each] for key in KEPT} for name, each in found.items()}
     record = {"common": COMMON, "seeds": SEEDS, "rows": rows, "runs": runs}

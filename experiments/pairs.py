@@ -16,9 +16,10 @@ import argparse
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from provenance import write
 
 from smoothout.train import comparison
@@ -59,6 +60,7 @@ class Pair:
         more: Further arms.
         ranges: Of what is searched over, where not the usual ones; narrower ones for few trials.
         long_trials: Of regime adaptation, if fewer: it makes as many passes as several trials of another arm.
+        gpu: Whether it is too large for a CPU.
     """
 
     common: dict
@@ -69,6 +71,7 @@ class Pair:
     more: dict | None = None
     ranges: Mapping[str, Range] | None = None
     long_trials: int | None = None
+    gpu: bool = False
 
     def all_arms(self) -> dict[str, dict]:
         """Options by arm."""
@@ -129,6 +132,30 @@ NARROW = {
     "weight_decay": Interval(1e-4, 3e-2),
     "warmup_steps": Interval(0, 40, whole=True),
 }
+# All images, with augmentation; eight or more runs share the GPU.
+RESNET = {
+    "dataset": "imagefolder",
+    "model": "resnet",
+    "model_config": "{'depth': 44}",
+    "regime": False,
+    "batch_size": 2048,
+    "ghost_batch_size": 128,
+    "base_batch": 128,
+    "epochs": 80,
+    "evaluate_every": 10,
+    "lr": 0.1,
+    "weight_decay": 1e-4,
+    "device": "cuda",
+}
+ON_GPU = Pair(
+    RESNET,
+    {"batch_size": 128},
+    trials=8,
+    seeds=(0, 1, 2),
+    arms=("large batch", "SmoothOut", "AdaSmoothOut", "auto", "momentum-SAM", "SAM, equal passes"),
+    ranges=NARROW | {"lr": Interval(0.025, 0.4), "warmup_steps": Interval(0, 400, whole=True)},
+    gpu=True,
+)
 LAMB = {"optimizer": "Lamb", "lr": 1e-2}
 PAIRS = {
     "mnist1d-mlp": Pair(MNIST1D, {"batch_size": 100}),
@@ -154,6 +181,10 @@ PAIRS = {
         arms=("large batch", "SmoothOut", "AdaSmoothOut", "auto"),
         ranges=NARROW,
     ),
+    "cifar10-resnet44": ON_GPU,
+    "cifar10-resnet44-no-augmentation": replace(ON_GPU, common=RESNET | {"augment": False}),
+    "cifar10-wide-resnet": replace(ON_GPU, common=RESNET | {"model": "wide_resnet", "model_config": "{}"}),
+    "cifar10-resnet44-4096": replace(ON_GPU, common=RESNET | {"batch_size": 4096}),
 }
 
 
@@ -192,6 +223,8 @@ def main() -> int:
     if given.data_dir is not None:
         os.environ["SMOOTHOUT_DATA"] = str(given.data_dir)  # no part of the settings
     pair, folder = PAIRS[given.pair], Path("runs/pairs") / given.pair
+    if pair.gpu and not torch.cuda.is_available():
+        parser.error(f"{given.pair} needs a GPU, and PyTorch sees none; on a CPU it would take weeks.")
     end = time.monotonic() + 60 * given.minutes
     found: dict[str, list[Tried]] = {}
     for place, arms, budget in searches(pair, folder):
