@@ -3,13 +3,14 @@
 python experiments/page.py
 """
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
+import drawing
+import tables
 from pairs import PAIRS, REFERENCE
 from provenance import RESULTS
+from tables import brief, read, signed
 
 from smoothout.intervals import Estimate, mean_interval
 
@@ -34,14 +35,10 @@ def main() -> None:
     parts = [HEAD, *summary(pairs)]
     for name, record in pairs.items():
         parts += pair(name, record)
-    parts += [missing(pairs), *auto_target(), *claims()]
+    parts += [missing(pairs), *tables.fresh(), *tables.extensions(), *tables.auto_target(), *tables.keskar()]
+    parts += tables.claims()
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(PAGE)
-
-
-def read(path: Path) -> Any:
-    """A result."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def by_seed(record: Any, arm: str, name: str) -> dict[int, float]:
@@ -54,11 +51,6 @@ def difference(record: Any, one: str, other: str) -> Estimate:
     """Of test accuracy, paired."""
     mine, theirs = (by_seed(record, arm, "test_accuracy_last") for arm in (one, other))
     return mean_interval([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
-
-
-def signed(estimate: Estimate) -> str:
-    """With its interval."""
-    return f"{estimate.mean:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f})"
 
 
 def holdout(record: Any, arm: str) -> float:
@@ -78,19 +70,47 @@ def summary(pairs: dict[str, Any]) -> list[str]:
         return ["No pair has been run.\n"]
     lines = ["## In short\n"]
     for name, record in pairs.items():
-        best = tuned_fixed(record)
-        gain = difference(record, best, REFERENCE)
-        small = difference(record, "small batch", REFERENCE)
-        rival = max(ONE_PASS, key=lambda arm: holdout(record, arm))
-        sam = max(TWO_PASSES, key=lambda arm: holdout(record, arm))
+        best, rival, sam = compared(record)
         over = {
-            f"{best} (the better of both by hold-out) over the tuned large batch": gain,
-            "small batch over large": small,
-            f"{best} over the best one-pass rival ({rival})": difference(record, best, rival),
-            f"{best} over {sam}": difference(record, best, sam),
+            f"{best} (the better of both by hold-out) over the tuned large batch": (best, REFERENCE),
+            "small batch over large": ("small batch", REFERENCE),
+            **({f"{best} over the best one-pass rival ({rival})": (best, rival)} if rival else {}),
+            **({f"{best} over {sam}": (best, sam)} if sam else {}),
         }
-        lines.append(f"- **{name}**: {'; '.join(f'{what} {signed(d)}, {certainty(d)}' for what, d in over.items())}.")
-    return [*lines, "", *rule(pairs)]
+        found = {what: difference(record, *arms) for what, arms in over.items()}
+        lines.append(f"- **{name}**: {'; '.join(f'{what} {signed(d)}, {certainty(d)}' for what, d in found.items())}.")
+    return [*lines, "", *goals(pairs), *rule(pairs)]
+
+
+def compared(record: Any) -> tuple[str, str | None, str | None]:
+    """Arms chosen by hold-out: the fixed noise, the one-pass rival and the two-pass one, as far as they were run."""
+    there = {arm["arm"] for arm in record["arms"]}
+    rival, sam = (
+        max((arm for arm in arms if arm in there), key=lambda arm: holdout(record, arm), default=None)
+        for arms in (ONE_PASS, TWO_PASSES)
+    )
+    return tuned_fixed(record), rival, sam
+
+
+def goals(pairs: dict[str, Any]) -> list[str]:
+    """On how many pairs each goal was met."""
+    found: dict[str, list[bool]] = {
+        "not worse than the tuned large batch (lower bound at least -0.3 points)": [],
+        "better than the tuned large batch (mean difference above 0)": [],
+        "certainly better than the tuned large batch": [],
+        "better than the best one-pass rival (mean)": [],
+        "at least as good as SAM or ASAM at equal passes (mean)": [],
+    }
+    for record in pairs.values():
+        best, rival, sam = compared(record)
+        gain = difference(record, best, REFERENCE)
+        outcomes = [gain.low >= -0.3, gain.mean > 0, gain.low > 0]
+        outcomes += [None if other is None else difference(record, best, other).mean >= 0 for other in (rival, sam)]
+        for met, outcome in zip(found.values(), outcomes, strict=True):
+            if outcome is not None:
+                met.append(outcome)
+    lines = ["| goal for the tuned fixed noise | met on |", "|---|---|"]
+    return [*lines, *(f"| {goal} | {sum(met)} of {len(met)} pairs |" for goal, met in found.items()), ""]
 
 
 def certainty(estimate: Estimate) -> str:
@@ -123,71 +143,69 @@ def pair(name: str, record: Any) -> list[str]:
         f"## {name}\n",
         f"`{record['command']}`; torch {record['torch']}, {record['device']}, commit `{record['commit'][:10]}`. "
         f"Common: {', '.join(f'{key} {value}' for key, value in common.items())}. {trials} trials an arm over "
-        f"{', '.join(record['tuned'])} and the arm's own knob; seed {record['tuning_seed']}.\n",
-        "| arm | test | best by hold-out | train | over the large batch | updates | seconds | chosen |",
-        "|---|---|---|---|---|---|---|---|",
+        f"{', '.join(record['tuned'])} and the arm's own knob; seed {record['tuning_seed']}. Passes are forward and "
+        f"backward passes over the training samples; seconds are those of shared cores, and tell little.\n",
+        "| arm | test | best by hold-out | train | over large batch | updates | passes | seconds | trials | chosen |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in record["arms"]:
-        mine = {key: by_seed(record, arm["arm"], key).values() for key in ("test_accuracy_last", "test_accuracy_best")}
-        train = mean_interval(list(by_seed(record, arm["arm"], "train_accuracy_last").values()))
-        seconds = sorted(by_seed(record, arm["arm"], "seconds").values())
-        over = "" if arm["arm"] == REFERENCE else signed(difference(record, arm["arm"], REFERENCE))
-        chosen = {key: value for key, value in arm["chosen"].items() if common.get(key) != value and key != "seed"}
-        row = [
-            arm["arm"],
-            *(str(mean_interval(list(values))) for values in mine.values()),
-            f"{train}{' (under-trained)' if train.mean < UNDER_TRAINED else ''}",
-            over,
-            str(max(by_seed(record, arm["arm"], "updates").values(), default=0)),
-            f"{seconds[len(seconds) // 2]:.0f}" if seconds else "",
-            ", ".join(f"{key} {brief(value)}" for key, value in chosen.items()),
-        ]
-        lines.append(f"| {' | '.join(row)} |")
-    return [*lines, ""]
+        lines.append(f"| {' | '.join(row(record, arm))} |")
+    there = [arm["arm"] for arm in record["arms"]]
+    gains = {arm: difference(record, arm, REFERENCE) for arm in there if arm != REFERENCE}
+    cost = {
+        arm["arm"]: (passes(arm), seconds(arm), mean(record, arm["arm"], "test_accuracy_last"))
+        for arm in record["arms"]
+    }
+    drawn = drawing.draw_pair(name, gains, {arm: (p, s, found.mean) for arm, (p, s, found) in cost.items()})
+    return [*lines, "", f"![{name}](figures/{drawn.name})", ""]
+
+
+def row(record: Any, arm: Any) -> list[str]:
+    """Of an arm."""
+    name, common = arm["arm"], record["pair"]["common"]
+    train = mean(record, name, "train_accuracy_last")
+    chosen = {key: value for key, value in arm["chosen"].items() if common.get(key) != value and key != "seed"}
+    return [
+        name,
+        *(str(mean(record, name, key)) for key in ("test_accuracy_last", "test_accuracy_best")),
+        f"{train}{' (under-trained)' if train.mean < UNDER_TRAINED else ''}",
+        "" if name == REFERENCE else signed(difference(record, name, REFERENCE)),
+        str(max(by_seed(record, name, "updates").values())),
+        f"{passes(arm):g}",
+        f"{seconds(arm):.0f}",
+        str(len(arm["trials"])),
+        ", ".join(f"{key} {brief(value)}" for key, value in chosen.items()),
+    ]
+
+
+def mean(record: Any, arm: str, name: str) -> Estimate:
+    """Over seeds."""
+    return mean_interval(list(by_seed(record, arm, name).values()))
+
+
+def passes(arm: Any) -> float:
+    """Forward and backward passes over the training samples: an epoch is one, of SAM two."""
+    epochs: float = arm["runs"][0]["epochs"]
+    return epochs * (2 if arm["chosen"].get("method") in ("sam", "asam") else 1)
+
+
+def seconds(arm: Any) -> float:
+    """Of the median run."""
+    found: float = sorted(run["seconds"] for run in arm["runs"])[len(arm["runs"]) // 2]
+    return found
 
 
 UNDER_TRAINED = 90.0
 
 
-def brief(value: Any) -> str:
-    """Three digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def missing(pairs: dict[str, Any]) -> str:
     """What was not run."""
-    left = sorted(PAIRS.keys() - pairs.keys())
-    more = "" if not left else f"Not run: {', '.join(left)} (`python experiments/pairs.py NAME`). "
-    return f"{more}Nothing is measured on a GPU.\n"
-
-
-def auto_target() -> list[str]:
-    """Which target the controller should follow."""
-    path = RESULTS / "auto_target.json"
-    if not path.is_file():
-        return []
-    record = read(path)
-    networks = list(dict.fromkeys(row["network"] for row in record["rows"]))
-    accuracy = {(row["network"], row["noise"]): mean_interval(row["holdout_accuracy"]) for row in record["rows"]}
-    lines = [
-        "## Which target for `auto`\n",
-        f"`{record['command']}`: hold-out accuracy at settings that nobody tuned, seeds {record['seeds']}.\n",
-        f"| noise | {' | '.join(networks)} |",
-        f"|---|{'---|' * len(networks)}",
-    ]
-    for noise in dict.fromkeys(row["noise"] for row in record["rows"]):
-        lines.append(f"| {noise} | {' | '.join(str(accuracy[network, noise]) for network in networks)} |")
-    return [*lines, ""]
-
-
-def claims() -> list[str]:
-    """Each claim and its verdict."""
-    found = {int(re.sub(r"\D", "", path.stem)): read(path) for path in RESULTS.glob("claim-*.json")}
-    lines = ["## Claims\n", "| claim | verdict | figures |", "|---|---|---|"]
-    for number, record in sorted(found.items()):
-        link = f"[claim-{number}.json](../experiments/results/claim-{number}.json)"
-        lines.append(f"| {number}. {record['claim']} | {record['verdict']} | {link}, `{record['command']}` |")
-    return [*lines, ""]
+    left = {
+        gpu: [name for name, pair in PAIRS.items() if pair.gpu is gpu and name not in pairs] for gpu in (False, True)
+    }
+    lines = [f"Not run: {', '.join(left[False])}." if left[False] else ""]
+    lines.append(f"Not run for want of a GPU: {', '.join(left[True])}." if left[True] else "")
+    return f"{' '.join(filter(None, lines))} Each is one command: `python experiments/pairs.py NAME`.\n"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from smoothout import SmoothOut
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -82,11 +85,108 @@ def test_every_arm_of_a_pair_is_searched_over_the_same_and_its_knob(experiment):
         for arm in pairs.arms_of(pair):
             assert arm.space.names[:3] == pairs.TUNED
             assert len(arm.space.names) <= 4
+            assert all(name in arm.space.names for name in arm.space.given)
             for name in arm.space.names:
                 arm.space.range(name, arm.settings)  # raises for a knob that the method lacks
     arms = {arm.name: arm.settings for arm in pairs.arms_of(pairs.PAIRS["mnist1d-mlp"])}
     assert 2 * arms["SAM, equal passes"].schedule.epochs == arms["large batch"].schedule.epochs
     assert pairs.TUNING_SEED not in pairs.PAIRS["mnist1d-mlp"].seeds
+
+
+def test_goals_are_counted_over_the_pairs_that_have_the_arms(experiment):
+    page = experiment("page")
+
+    def arm(name, accuracies):
+        runs = [run_of(seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+        return {"arm": name, "trials": [{"score": 1.0, "pruned": False}], "runs": runs}
+
+    better = {
+        "arms": [arm("large batch", [70, 71, 72]), arm("SmoothOut", [71, 72, 73.1]), arm("AdaSmoothOut", [0] * 3)]
+    }
+    worse = {
+        "arms": [
+            arm("large batch", [70, 71, 72]),
+            arm("SmoothOut", [69, 70, 71]),
+            arm("AdaSmoothOut", [0] * 3),
+            arm("EMA", [60, 60, 60]),
+        ]
+    }
+    rows = page.goals({"one": better, "two": worse})
+    assert [row.split(" | ")[1] for row in rows[2:-1]] == [
+        "1 of 2 pairs |",
+        "1 of 2 pairs |",
+        "1 of 2 pairs |",
+        "1 of 1 pairs |",
+        "0 of 0 pairs |",
+    ]
+
+
+def test_an_extension_is_chosen_on_the_hold_out_and_judged_on_the_test_set(experiment):
+    extensions = experiment("extensions")
+    weak, strong = (extensions.Variant(name, {}) for name in ("weak", "strong"))
+
+    def runs(holdout, test):
+        return [
+            {"seed": seed, "holdout_accuracy_last": holdout, "test_accuracy_last": test + 0.01 * seed}
+            for seed in extensions.SEEDS
+        ]
+
+    found = {"weak": runs(80.0, 60.0), "strong": runs(70.0, 90.0)}
+    assert extensions.chosen((strong, weak), found, "last") is weak
+    assert extensions.verdict(extensions.difference(found["weak"], found["strong"])) == "harms"
+    assert extensions.verdict(extensions.difference(found["weak"], found["weak"])) == "no difference seen"
+
+
+def test_antithetic_copies_are_mirrored(experiment):
+    variants = experiment("variants")
+    model = torch.nn.Linear(3, 2).double()
+    clean = model.weight.detach().clone()
+    smoother = SmoothOut(model, 0.1)
+    smoother.__class__ = variants._Antithetic
+    moved = []
+    for draw in range(4):
+        with smoother.perturbed(stream=0, draw=draw):
+            moved.append(model.weight.detach() - clean)
+    torch.testing.assert_close(moved[0], -moved[1])
+    torch.testing.assert_close(moved[2], -moved[3])
+    assert not torch.allclose(moved[0], moved[2])
+
+
+def test_only_the_first_ghost_batch_is_counted(experiment):
+    variants = experiment("variants")
+    norm = torch.nn.BatchNorm1d(2)
+    smoother = SmoothOut(torch.nn.Sequential(torch.nn.Linear(2, 2), norm), 0.1)
+    smoother.__class__ = variants._StatisticsOfTheFirst
+    smoother.model = norm
+    for stream in range(3):
+        with smoother.perturbed(stream=stream):
+            norm(torch.randn(4, 2))
+    assert norm.num_batches_tracked == 1
+
+
+def test_agreement_is_a_rank_correlation_over_arms(experiment):
+    keskar = experiment("keskar")
+    accuracy = {(arm, seed): 70.0 + place + 0.1 * seed for place, arm in enumerate("abcdef") for seed in (0, 1)}
+    found = keskar.agreement({key: 1 / value for key, value in accuracy.items()}, accuracy)
+    assert found["rho"] == pytest.approx(-1)
+    assert found["low"] == pytest.approx(-1)
+    assert found["high"] <= -0.95
+
+
+def test_by_hand_goes_on_from_the_best_value(experiment, monkeypatch, tmp_path):
+    fresh = experiment("fresh")
+    monkeypatch.setattr(fresh, "FOLDER", tmp_path)
+
+    def score(folder, settings, seeds, told):
+        rate = settings.optimization.lr or 0.05
+        return 90.0 - abs(rate - 0.1) * 10 - settings.noise.strength
+
+    monkeypatch.setattr(fresh.search, "score", score)
+    settings, how = fresh.by_hand(25)
+    assert settings.optimization.lr == 0.1
+    assert settings.noise.strength == 0
+    assert how["runs"] == 25
+    assert how["holdout"] == 90.0
 
 
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "results").glob("*.json")), ids=lambda path: path.stem)

@@ -1,0 +1,64 @@
+"""The figures of docs/evidence.md."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from smoothout.intervals import Estimate
+from smoothout.report.figures import COLOURS, make_figure
+
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+
+
+def draw_pair(name: str, gains: Mapping[str, Estimate], cost: Mapping[str, tuple[float, float, float]]) -> Path:
+    """Differences to the large batch, and accuracy against what it cost.
+
+    Args:
+        name: Of the pair.
+        gains: Paired difference in test accuracy, by arm.
+        cost: Passes over the samples, seconds and mean test accuracy, by arm.
+    """
+    figure = make_figure(11.5, 0.3 * len(cost) + 1.6)
+    left, passes, seconds = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    for place, (arm, gain) in enumerate(reversed(gains.items())):
+        left.plot([gain.low, gain.high], [place, place], color=COLOURS[4])
+        left.plot(gain.mean, place, "o", color=COLOURS[4])
+        left.annotate(arm, (0, place), (-4, 0), textcoords="offset points", xycoords=("axes fraction", "data"),
+                      ha="right", va="center", fontsize=8)  # fmt: skip
+    left.axvline(0, color=COLOURS[0], linewidth=0.8)
+    left.set(yticks=[], xlabel="points over the tuned large batch (95 % interval)", title=name)
+    for axes, index, label in ((passes, 0, "passes over the samples"), (seconds, 1, "seconds")):
+        for number, (arm, found) in enumerate(cost.items()):
+            marker = "osD^v<>PX*hp8"[number % 13]
+            axes.plot(found[index], found[2], marker, color=COLOURS[number % len(COLOURS)], label=arm)
+        axes.set(xscale="log", xlabel=label, ylabel="test accuracy (%)")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+    seconds.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return write(figure, f"pair-{name}")
+
+
+def draw_strengths(strengths: Sequence[float], curves: Mapping[str, Sequence[Estimate]]) -> Path:
+    """Accuracy against strength."""
+    figure = make_figure(6, 3.6)
+    axes = figure.subplots()
+    for colour, (name, found) in zip(COLOURS[1:], curves.items(), strict=False):
+        axes.errorbar(
+            strengths, [e.mean for e in found], [e.half_width for e in found], label=name, color=colour, capsize=2
+        )
+    axes.set(xlabel="strength a", ylabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return write(figure, "strengths")
+
+
+def write(figure: object, name: str) -> Path:
+    """As SVG, the same bytes each time."""
+    path = FIGURES / f"{name}.svg"
+    path.parent.mkdir(exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})  # type: ignore[attr-defined]
+    return path

@@ -1,0 +1,124 @@
+"""Keskar's table, and which measures of sharpness agree with accuracy.
+
+    python experiments/keskar.py fashion-f1 [--jobs 2] [--data-dir data]
+    python experiments/keskar.py cifar10-shallow --data-dir FOLDER
+
+The networks F1 and C1 of Keskar et al. 2016 (arXiv 1609.04836) on 10 000 training images, trained by Adam with batches
+of 256 and of 10 % of the samples, at equal epochs. Every measure is taken of these checkpoints and of those of
+`pairs.py` on the same data and network, as far as they have been made (seeds 0 and 1), on training samples; then its
+rank correlation with test accuracy, with an interval by resampling arms, not runs: runs of an arm are alike.
+What is finished is kept. Writes experiments/results/keskar-NAME.json.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pairs import CIFAR, FASHION, PAIRS, compare
+from provenance import write
+from scipy.stats import spearmanr
+
+from smoothout.cli.main import main as smoothout
+from smoothout.train import comparison
+from smoothout.train.config import Settings
+
+ADAM = {"optimizer": "Adam", "lr": 1e-3, "lr_rule": "none", "weight_decay": 0.0, "warmup_steps": 0}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "fashion-f1": {"common": FASHION | ADAM | {"epochs": 30}, "seeds": (0, 1, 2, 3, 4), "samples": 1000},
+    "cifar10-shallow": {"common": CIFAR | ADAM, "seeds": (0, 1, 2), "samples": 256},
+}
+ARMS = {"Adam, batch 256": 256, "Adam, batch 10 %": 1000}
+PAIR_SEEDS = (0, 1)
+MEASURES = ("--measures", "noise,box,ball,adaptive,hessian", "--strengths", "0.005", "0.02", "0.1")
+RESAMPLES, RESAMPLING_SEED = 4000, 0
+
+
+def train(name: str, jobs: int) -> dict[Path, tuple[str, int]]:
+    """Keskar's two arms; returns arm and seed of each run's folder."""
+    network = NETWORKS[name]
+    arms = [
+        comparison.Arm(arm, Settings().replace(**network["common"], batch_size=size, ghost_batch_size=size), None)
+        for arm, size in ARMS.items()
+    ]
+    folder = Path("runs/keskar") / name
+    for outcome in compare(folder, arms, network["seeds"], jobs):
+        if outcome.error:
+            raise SystemExit(f"{outcome.arm}, seed {outcome.seed}: {outcome.error}")
+    return {folder / comparison.slug(arm) / str(seed): (arm, seed) for arm in ARMS for seed in network["seeds"]}
+
+
+def of_pair(name: str) -> dict[Path, tuple[str, int]]:
+    """The finished runs of the pair."""
+    folder = Path("runs/pairs") / name / "comparison"
+    found = {folder / comparison.slug(a) / str(s): (a, s) for a in PAIRS[name].all_arms() for s in PAIR_SEEDS}
+    return {path: key for path, key in found.items() if (path / "result.json").is_file()}
+
+
+def measure(name: str, paths: list[Path], jobs: int) -> list[dict[str, Any]]:
+    """All measures of all runs."""
+    folder = Path("runs/keskar") / f"{name}-sharpness"
+    words = [*map(str, paths), *MEASURES, "--samples", str(NETWORKS[name]["samples"]), "--workers", str(jobs)]
+    model = PAIRS[name].common["model"]
+    words += ["--model", model] if ":" in model else []
+    if smoothout(["sharpness", *words, "--name", folder.name, "--results-dir", str(folder.parent)]):
+        raise SystemExit("the measures could not be taken.")
+    rows: list[dict[str, Any]] = json.loads((folder / "sharpness.json").read_text())["measures"]
+    return rows
+
+
+def agreement(values: dict[tuple[str, int], float], accuracy: dict[tuple[str, int], float]) -> dict[str, float]:
+    """Spearman's rank correlation with test accuracy, and its interval over arms drawn with replacement."""
+    arms = sorted({arm for arm, _ in values})
+    rows = {arm: [(values[key], accuracy[key]) for key in values if key[0] == arm] for arm in arms}
+    generator = np.random.default_rng(RESAMPLING_SEED)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = generator.choice(len(arms), len(arms))
+        if len(set(chosen)) > 2:
+            drawn.append(rank([row for each in chosen for row in rows[arms[each]]]))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return {"rho": rank([row for each in rows.values() for row in each]), "low": float(low), "high": float(high)}
+
+
+def rank(rows: list[tuple[float, float]]) -> float:
+    """Spearman's rho of pairs."""
+    return float(spearmanr(*zip(*rows, strict=True)).statistic)
+
+
+def main() -> None:
+    """Train, measure, correlate, and write the result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--data-dir", type=Path)
+    given = parser.parse_args()
+    if given.data_dir is not None:
+        os.environ["SMOOTHOUT_DATA"] = str(given.data_dir)
+    runs = train(given.network, given.jobs) | of_pair(given.network)
+    results = {key: json.loads((path / "result.json").read_text()) for path, key in runs.items()}
+    accuracy = {key: result["test_accuracy_last"] for key, result in results.items()}
+    values: dict[str, dict[tuple[str, int], float]] = {}
+    for row in measure(given.network, list(runs), given.jobs):
+        label = " ".join([row["measure"], *(f"{k}={v}" for k, v in sorted(row["options"].items()))])
+        values.setdefault(label, {})[runs[Path(row["checkpoint"])]] = row["record"]["value"]
+    record = {
+        "network": NETWORKS[given.network],
+        "runs": [
+            {"arm": arm, "seed": seed}
+            | {
+                name: results[arm, seed][name]
+                for name in ("test_accuracy_last", "train_accuracy_last", "train_loss_last")
+            }
+            | {"measures": {label: found.get((arm, seed)) for label, found in values.items()}}
+            for arm, seed in runs.values()
+        ],
+        "agreement": {label: agreement(found, accuracy) for label, found in values.items()},
+    }
+    print(write(f"keskar-{given.network}", f"python experiments/keskar.py {given.network}", record))
+
+
+if __name__ == "__main__":
+    main()

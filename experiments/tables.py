@@ -1,0 +1,150 @@
+"""The tables of docs/evidence.md besides the pairs', from the files in experiments/results."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import drawing
+from provenance import RESULTS
+
+from smoothout.intervals import Estimate, mean_interval
+
+
+def read(path: Path) -> Any:
+    """A result."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def signed(estimate: Estimate) -> str:
+    """With its interval."""
+    return f"{estimate.mean:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f})"
+
+
+def brief(value: Any) -> str:
+    """Three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def fresh() -> list[str]:
+    """Where diagnose and tune lead."""
+    path = RESULTS / "fresh.json"
+    if not path.is_file():
+        return []
+    record = read(path)
+    runs = {name: {run["seed"]: run["test_accuracy_last"] for run in found} for name, found in record["runs"].items()}
+    lines = [
+        "## A pair the tools were not built on\n",
+        f"`{record['command']}`: {', '.join(f'{key} {brief(value)}' for key, value in record['common'].items())}. "
+        f"{record['tools']['runs']} training runs by `smoothout diagnose` and `smoothout tune`, "
+        f"{record['hand']['runs']} by hand, one setting after another. `diagnose` said: "
+        f"{'; '.join(verdict['advice'] for verdict in record['tools']['verdicts'])}.\n",
+        "| settings | test | over those by hand | chosen |",
+        "|---|---|---|---|",
+    ]
+    for name, found in runs.items():
+        over = mean_interval([found[seed] - runs["by hand"][seed] for seed in found])
+        chosen = {key: value for key, value in record["chosen"][name].items() if record["common"].get(key) != value}
+        cells = [
+            name,
+            str(mean_interval(list(found.values()))),
+            "" if name == "by hand" else signed(over),
+            ", ".join(f"{key} {brief(value)}" for key, value in chosen.items() if key != "seed"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def extensions() -> list[str]:
+    """What helps beside plain noise."""
+    path = RESULTS / "extensions.json"
+    if not path.is_file():
+        return []
+    record = read(path)
+    lines = [
+        "## Extensions\n",
+        f"`{record['command']}`: {', '.join(f'{key} {value}' for key, value in record['common'].items())}; "
+        f"{len(record['seeds'])} seeds, paired; strengths chosen by hold-out accuracy on both sides. Passes are "
+        f"relative to what it is compared with.\n",
+        "| extension | chosen | against | passes | test | difference | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        cells = [row["extension"], row["chosen"], row["against"], f"{row['passes']:g}"]
+        cells += [str(Estimate(**row["test accuracy"])), signed(Estimate(**row["difference"])), row["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def auto_target() -> list[str]:
+    """Which target the controller should follow."""
+    records = [read(path) for name in ("auto_target", "auto_distance") if (path := RESULTS / f"{name}.json").is_file()]
+    if not records:
+        return []
+    rows = [row for record in records for row in record["rows"]]
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    accuracy = {(row["network"], row["noise"]): mean_interval(row["holdout_accuracy"]) for row in rows}
+    commands = ", ".join(f"`{record['command']}`" for record in records)
+    lines = [
+        "## Which target for `auto`\n",
+        f"{commands}: hold-out accuracy at settings that nobody tuned, seeds {records[0]['seeds']}.\n",
+        f"| noise | {' | '.join(networks)} |",
+        f"|---|{'---|' * len(networks)}",
+    ]
+    for noise in dict.fromkeys(row["noise"] for row in rows):
+        lines.append(f"| {noise} | {' | '.join(str(accuracy[network, noise]) for network in networks)} |")
+    return [*lines, ""]
+
+
+def keskar() -> list[str]:
+    """Which measures agree with accuracy."""
+    lines = []
+    for path in sorted(RESULTS.glob("keskar-*.json")):
+        record = read(path)
+        arms = sorted({run["arm"] for run in record["runs"]}, key=lambda arm: (not arm.startswith("Adam"), arm))
+        labels = list(record["agreement"])
+        lines += [
+            f"## Sharpness and accuracy: {path.stem.removeprefix('keskar-')}\n",
+            f"`{record['command']}`: {len(record['runs'])} checkpoints of {len(arms)} arms; means over seeds. Rank "
+            f"correlation of each measure with test accuracy over all checkpoints, with a 95 % interval by resampling "
+            f"arms; -1 would say that the flatter minimum always generalises better.\n",
+            f"| arm | test | train loss | {' | '.join(labels)} |",
+            f"|---|---|---|{'---|' * len(labels)}",
+        ]
+        for arm in arms:
+            runs = [run for run in record["runs"] if run["arm"] == arm]
+            values = [average(run["measures"][label] for run in runs) for label in labels]
+            cells = [f"{average(run[key] for run in runs):.{digits}g}" for key, digits in COLUMNS]
+            lines.append(f"| {arm} | {' | '.join([*cells, *(f'{value:.3g}' for value in values)])} |")
+        found = [record["agreement"][label] for label in labels]
+        ranks = [f"{each['rho']:+.2f} ({each['low']:+.2f} to {each['high']:+.2f})" for each in found]
+        lines += [f"| **rank correlation** | | | {' | '.join(ranks)} |", ""]
+    return lines
+
+
+COLUMNS = (("test_accuracy_last", 4), ("train_loss_last", 3))
+
+
+def average(values: Any) -> float:
+    """Of numbers."""
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def claims() -> list[str]:
+    """Each claim and its verdict."""
+    found = {int(re.sub(r"\D", "", path.stem)): read(path) for path in RESULTS.glob("claim-*.json")}
+    lines = ["## Claims\n", "| claim | verdict | figures |", "|---|---|---|"]
+    for number, record in sorted(found.items()):
+        link = f"[claim-{number}.json](../experiments/results/claim-{number}.json)"
+        lines.append(f"| {number}. {record['claim']} | {record['verdict']} | {link}, `{record['command']}` |")
+    if 5 not in found:
+        return [*lines, ""]
+    curves = {name: [_estimate(each) for each in found[5][name]] for name in ("train", "test")}
+    drawn = drawing.draw_strengths(found[5]["strengths"], curves)
+    return [*lines, "", f"![Claim 5: accuracy against strength](figures/{drawn.name})", ""]
+
+
+def _estimate(shown: dict[str, float]) -> Estimate:
+    """Of a claim's record."""
+    return Estimate(shown["mean"], shown["high"] - shown["mean"], int(shown["count"]))
