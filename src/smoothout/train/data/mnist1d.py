@@ -25,11 +25,11 @@ def load(settings: Data, _seed: int) -> DataSet:
     share = HOLDOUT_SHARE if settings.holdout is None else settings.holdout
     folder = settings.folder / "mnist1d"
     # The published set is the first 4000 of 5000 samples made.
-    train = _samples(folder, TRAIN_SEED, MADE_SAMPLES, TRAIN_SAMPLES)
+    train = samples(folder, TRAIN_SEED, MADE_SAMPLES, TRAIN_SAMPLES)
     return DataSet(
         train=train,
         holdout=_holdout(folder, share) if share > 0 else train.take(torch.arange(0)),
-        test=_samples(folder, TEST_SEED, TEST_SAMPLES, TEST_SAMPLES),
+        test=samples(folder, TEST_SEED, TEST_SAMPLES, TEST_SAMPLES),
         input_shape=tuple(train.inputs.shape[1:]),
         classes=10,
     )
@@ -42,10 +42,10 @@ def _holdout(folder: Path, share: float) -> Resident:
             f"holdout={share} of {TRAIN_SAMPLES} training samples is 0; expected at least one. "
             f"Give a larger --holdout, or 0 for none."
         )
-    return _samples(folder, HOLDOUT_SEED, count, count)
+    return samples(folder, HOLDOUT_SEED, count, count)
 
 
-def _samples(folder: Path, seed: int, count: int, keep: int) -> Resident:
+def samples(folder: Path, seed: int, count: int, keep: int) -> Resident:
     """The first ``keep`` of ``count`` samples made with a seed, from the folder if they are there."""
     version = importlib.metadata.version("mnist1d")
     path = folder / f"version{version}-seed{seed}-count{count}.npz"
