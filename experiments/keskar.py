@@ -40,8 +40,8 @@ def train(name: str, jobs: int) -> dict[Path, tuple[str, int]]:
     """Keskar's two arms; returns arm and seed of each run's folder."""
     network = NETWORKS[name]
     arms = [
-        comparison.Arm(arm, Settings().replace(**network["common"], batch_size=size, ghost_batch_size=size), None)
-        for arm, size in ARMS.items()
+        comparison.Arm(arm, Settings().replace(**network["common"] | {"batch_size": n, "ghost_batch_size": n}), None)
+        for arm, n in ARMS.items()
     ]
     folder = Path("runs/keskar") / name
     for outcome in compare(folder, arms, network["seeds"], jobs):

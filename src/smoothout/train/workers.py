@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +24,7 @@ def processes(workers: int, preload: str) -> Iterator[ProcessPoolExecutor]:
     # A server that has imported torch once, in seconds, forks workers in no time.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)  # of the cores, or of what OMP_NUM_THREADS allows
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(threads,))
     pool.submit(torch.get_num_threads)  # starts the server, which imports while this process goes on
