@@ -19,8 +19,8 @@ def test_one_worker_is_this_process():
     assert {result[1] for result in results.values()} == {os.getpid()}
 
 
-def test_two_workers_give_the_same_with_one_thread_each_and_leave_ctrl_c_alone(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+def test_two_workers_share_the_threads_of_this_process_and_leave_ctrl_c_alone(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     results = dict(workers.each(square, [1, 2, 3], 2))
     assert {task: result[0] for task, result in results.items()} == {1: 1, 2: 4, 3: 9}
     assert os.getpid() not in {result[1] for result in results.values()}
