@@ -7,6 +7,10 @@ import pytest
 
 from smoothout.cli.compare import read_arms
 from smoothout.cli.main import main
+from smoothout.measuring.diagnosis import steps
+from smoothout.results.diagnosis import Facts
+from smoothout.results.scan import Scan
+from smoothout.train import methods
 from smoothout.train.config import Settings
 
 
@@ -88,6 +92,16 @@ def test_diagnose(short_run, capsys):
     assert all(effect["difference"]["count"] == 2 for effect in record["effects"])
     again = said(words, capsys)  # finished trials are kept
     assert again[1].splitlines()[-1] == text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("method", ["smoothout", "momentum_sam", "sam", "ema"])
+def test_what_is_tried_goes_with_the_method(method):
+    settings = Settings().replace(dataset="digits", batch_size=400, ghost_batch_size=100, epochs=2, method=method)
+    scans = [Scan("none", (), 0.01, 0.04, ""), Scan("filter", (), 0.1, 0.4, "")]
+    tried = dict(steps(settings, Facts(8, 400, 90.0, 80.0, 0.1, 1.0, None, None), scans))
+    for _, changed in tried.values():
+        methods.check(changed)
+    assert sum(kind == "noise" for kind, _ in tried.values()) == (0 if method in methods.RHO else 2)
 
 
 def test_diagnose_without_trials(short_run, capsys):

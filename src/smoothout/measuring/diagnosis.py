@@ -22,7 +22,7 @@ from smoothout.results.runs import Risk, RunResult
 from smoothout.results.scan import Scan
 from smoothout.risk import risk
 from smoothout.sharpness.scan import scan
-from smoothout.train import checkpoint
+from smoothout.train import checkpoint, methods
 from smoothout.train.comparison import Arm, Outcome, run_all, start
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import in_order
@@ -147,7 +147,7 @@ def steps(settings: Settings, facts: Facts, scans: Sequence[Scan]) -> Iterator[t
     if settings.optimization.warmup_steps == 0:
         warm = max(1, math.ceil(_WARM_UP * facts.updates))
         yield f"warm-up over {warm} updates", ("tuning", settings.replace(warmup_steps=warm))
-    if not settings.noise.on:
+    if not settings.noise.on and settings.rival.method not in methods.RHO:
         for found in scans:
             if not math.isnan(found.low):
                 middle = float(f"{math.sqrt(found.low * found.high):.2g}")
