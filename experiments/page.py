@@ -1,4 +1,4 @@
-"""Writes docs/evidence.md from experiments/results: no number enters by hand.
+"""Writes docs/evidence.md, and a part of README.md, from experiments/results: no number enters by hand.
 
 python experiments/page.py
 """
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import drawing
+import readme
 import tables
+from paired import by_seed, compared, difference, tuned_fixed
 from pairs import PAIRS, REFERENCE
 from provenance import RESULTS
 from tables import brief, read, signed
@@ -15,10 +17,7 @@ from tables import brief, read, signed
 from smoothout.intervals import Estimate, mean_interval
 
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
-FIXED = ("SmoothOut", "AdaSmoothOut")
 RULE_MEAN, RULE_LOW = -0.3, -1.0  # of decision 11
-ONE_PASS = ("momentum-SAM", "LPF", "m-RWP", "EMA")
-TWO_PASSES = ("SAM, equal passes", "ASAM, equal passes")
 HEAD = """# Evidence
 
 Written by `python experiments/page.py` from the files in `experiments/results`; each names the command that makes it
@@ -30,7 +29,7 @@ about one does so by chance.
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page, and the README's part."""
     pairs = {path.stem.removeprefix("pairs-"): read(path) for path in sorted(RESULTS.glob("pairs-*.json"))}
     parts = [HEAD, *summary(pairs)]
     for name, record in pairs.items():
@@ -38,30 +37,8 @@ def main() -> None:
     parts += [missing(pairs), *tables.fresh(), *tables.extensions(), *tables.auto_target(), *tables.keskar()]
     parts += tables.claims()
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    print(PAGE)
-
-
-def by_seed(record: Any, arm: str, name: str) -> dict[int, float]:
-    """A number of every run of an arm."""
-    runs = next((each["runs"] for each in record["arms"] if each["arm"] == arm), [])
-    return {run["seed"]: run[name] for run in runs}
-
-
-def difference(record: Any, one: str, other: str) -> Estimate:
-    """Of test accuracy, paired."""
-    mine, theirs = (by_seed(record, arm, "test_accuracy_last") for arm in (one, other))
-    return mean_interval([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
-
-
-def holdout(record: Any, arm: str) -> float:
-    """Of the chosen trial."""
-    trials = next(each["trials"] for each in record["arms"] if each["arm"] == arm)
-    return max(trial["score"] for trial in trials if not trial["pruned"])
-
-
-def tuned_fixed(record: Any) -> str:
-    """The better of the two fixed strengths, by the hold-out."""
-    return max(FIXED, key=lambda arm: holdout(record, arm))
+    readme.write(pairs, [rule(pairs, "docs/")[0], *tables.fresh_in_short()] if pairs else [])
+    print(PAGE, readme.PATH)
 
 
 def summary(pairs: dict[str, Any]) -> list[str]:
@@ -80,16 +57,6 @@ def summary(pairs: dict[str, Any]) -> list[str]:
         found = {what: difference(record, *arms) for what, arms in over.items()}
         lines.append(f"- **{name}**: {'; '.join(f'{what} {signed(d)}, {certainty(d)}' for what, d in found.items())}.")
     return [*lines, "", *goals(pairs), *rule(pairs)]
-
-
-def compared(record: Any) -> tuple[str, str | None, str | None]:
-    """Arms chosen by hold-out: the fixed noise, the one-pass rival and the two-pass one, as far as they were run."""
-    there = {arm["arm"] for arm in record["arms"]}
-    rival, sam = (
-        max((arm for arm in arms if arm in there), key=lambda arm: holdout(record, arm), default=None)
-        for arms in (ONE_PASS, TWO_PASSES)
-    )
-    return tuned_fixed(record), rival, sam
 
 
 def goals(pairs: dict[str, Any]) -> list[str]:
@@ -118,7 +85,7 @@ def certainty(estimate: Estimate) -> str:
     return "certain" if estimate.certain else "not certain"
 
 
-def rule(pairs: dict[str, Any]) -> list[str]:
+def rule(pairs: dict[str, Any], folder: str = "") -> list[str]:
     """Whether auto becomes the default: decision 11."""
     rows = {name: difference(record, "auto", tuned_fixed(record)) for name, record in pairs.items()}
     passed = [name for name, found in rows.items() if found.mean >= RULE_MEAN and found.low >= RULE_LOW]
@@ -127,7 +94,7 @@ def rule(pairs: dict[str, Any]) -> list[str]:
         if len(passed) == len(rows)
         else f"it fails on {', '.join(sorted(rows.keys() - set(passed)))}: `auto` stays experimental"
     )
-    decision = "[decision 11](decisions/0011-when-auto-becomes-the-default.md)"
+    decision = f"[decision 11]({folder}decisions/0011-when-auto-becomes-the-default.md)"
     each = "; ".join(f"{name} {signed(found)}" for name, found in rows.items())
     lines = [
         f'**The rule for `strength="auto"`** ({decision}): {verdict}. Difference to the tuned fixed strength: {each}.'
