@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+import torch
 
 from smoothout.cli.compare import read_arms
 from smoothout.cli.main import main
+from smoothout.cli.tune import resolution
 from smoothout.measuring.diagnosis import steps
 from smoothout.results.diagnosis import Facts
 from smoothout.results.scan import Scan
@@ -111,12 +113,19 @@ def test_diagnose_without_trials(short_run, capsys):
     assert "1. " in text
 
 
+def test_what_a_hold_out_tells_apart():
+    correct = torch.arange(2000) < 1520  # 76 %; the standard error of a mean of zeros and ones
+    error = 100 * correct.double().std(correction=0) / len(correct) ** 0.5
+    assert f"standard error of {error:.2f} points" in resolution(76.0, 2000)
+
+
 def test_tune(tmp_path, capsys):
     words = ["tune", "--dataset", "digits", "--batch-size", 400, "--ghost-batch-size", 100, "--epochs", 2]
     words += ["--over", "lr", "strength", "--trials", 2, "--results-dir", tmp_path, "--name", "search"]
     status, text = said(words, capsys)
     assert status == 0
     assert "smoothout compare" in text
+    assert "A hold-out of 144 samples gives" in text  # a tenth of digits' training samples
     arms, seeds = read_arms(tmp_path / "search" / "arms.toml")
     assert [arm.name for arm in arms] == ["noise", "no noise"]
     assert seeds == (0, 1, 2, 3, 4)

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from smoothout.cli.progress import progress
 from smoothout.report.tuning import draw_strengths
 from smoothout.train import comparison, methods
 from smoothout.train.config import Settings
+from smoothout.train.run import prepare
 from smoothout.tuning.search import Arm, Budget, Tried, best, search, start, tried
 from smoothout.tuning.space import KNOWN, OF_NOISE, Space, parse_ranges
 
@@ -163,7 +165,9 @@ def ending(folder: Path, arms: Sequence[Arm], found: dict[str, list[Tried]]) -> 
         SEEDS,
         "The best of a search by hold-out accuracy.",
     )
+    samples = len(prepare(chosen[WITHOUT]).dataset.holdout)
     lines = [
+        resolution(best(found[WITHOUT]).score, samples),
         "The best of many trials looks better than it is, on the hold-out too, and more so the more it could choose: "
         "compare both on the test samples, with other seeds:",
         f"  smoothout compare {shlex.quote(str(path))}",
@@ -175,6 +179,15 @@ def ending(folder: Path, arms: Sequence[Arm], found: dict[str, list[Tried]]) -> 
         pictures = draw_strengths(points, best(found[WITHOUT]).score, folder / "strengths")
         lines.append(f"written: {', '.join(map(str, (path, *pictures)))}")
     return lines
+
+
+def resolution(accuracy: float, samples: int) -> str:
+    """What a hold-out of this size can tell apart: the standard error of a share, sqrt(p (1 - p) / n)."""
+    error = math.sqrt(accuracy * (100 - accuracy) / samples)
+    return (
+        f"A hold-out of {samples:,} samples gives an accuracy of {accuracy:.1f} % with a standard error of {error:.2f} "
+        f"points: do not read more into closer ones. A larger --holdout and more --tuning-seeds tell more apart."
+    )
 
 
 def strengths(trials: Sequence[Tried]) -> dict[str, list[tuple[float, float, bool]]]:
