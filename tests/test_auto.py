@@ -26,7 +26,7 @@ def told(smoother, *losses):
     for loss in losses:
         with smoother.perturbed():
             moved.append(not torch.equal(weight, clean))
-        smoother.observe(torch.tensor(loss))
+        smoother.observe(torch.as_tensor(loss))
     smoother.step()
     return moved
 
@@ -152,6 +152,42 @@ def test_one_ghost_batch_an_update():
     smoother = SmoothOut(model(), "auto")
     with pytest.raises(RuntimeError, match="one ghost batch, which stays clean.*Split each batch"):
         told(smoother, 1.0)
+
+
+def test_no_clean_ghost_batch():
+    smoother = SmoothOut(model(), "auto")
+    for stream in (1, 2):
+        with smoother.perturbed(stream=stream):
+            pass
+        smoother.observe(torch.tensor(1.0))
+    with pytest.raises(RuntimeError, match="none was stream 0.*Count the streams of each process from 0"):
+        smoother.step()
+
+
+@pytest.mark.parametrize("loss", [torch.zeros(4), torch.zeros(2, 1)])
+def test_a_loss_that_is_no_number(loss):
+    smoother = SmoothOut(model(), "auto")
+    with smoother.perturbed():
+        pass
+    with pytest.raises(ValueError, match=r"has shape \(.*\); expected one number. Pass the ghost batch's mean"):
+        smoother.observe(loss)
+
+
+def test_a_loss_of_shape_1_is_one_number():
+    one, other = SmoothOut(model(), "auto"), SmoothOut(model(), "auto")
+    told(one, [1.0], [2.0])
+    told(other, 1.0, 2.0)
+    assert one.strength == other.strength
+
+
+def test_a_ratio_to_a_negative_loss():
+    smoother = SmoothOut(model(), "auto")
+    with pytest.raises(ValueError, match="the clean loss is -1 and the target a ratio.*measure='gap'"):
+        told(smoother, -1.0, -1.0)
+    gap = SmoothOut(model(), AutoStrength(measure="gap", target=0.1))
+    before = gap.strength
+    told(gap, -1.0, -1.0)
+    assert gap.strength > before
 
 
 def test_a_short_last_update_changes_nothing():

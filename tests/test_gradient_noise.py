@@ -46,6 +46,12 @@ def test_equals_the_definition_on_one_batch():
     assert math.isnan(found.standard_error)
 
 
+def test_a_single_sample_too_many_is_left_out():
+    [(inputs, targets)] = batches(1, 61, [1.0, 2.0], 1.0)
+    whole = noise_scale(Mean(2), [(inputs[:60], targets[:60])], value, ghost_batch_size=10)
+    assert noise_scale(Mean(2), [(inputs, targets)], value, ghost_batch_size=10) == whole
+
+
 def test_is_unbiased_and_its_error_is_honest():
     """tr(Sigma) = 4 * 9 = 36 and |G|^2 = 4, so that B_simple is 9; z over independent estimates is standard normal."""
     errors = []

@@ -45,6 +45,33 @@ def test_before_the_first_step_nothing_moves():
     assert [p._version for p in model.parameters()] == versions
 
 
+def test_the_optimizer_of_another_model():
+    _, made = trained(momentum=0.9)
+    with pytest.raises(ValueError, match="SGD trains none of the 6 tensors.*Pass the optimizer of this model"):
+        MomentumSAM(net(), made, 0.3)
+
+
+def test_momentum_under_another_name():
+    class Renamed(torch.optim.SGD):
+        def step(self):
+            super().step()
+            for state in self.state.values():
+                state["average"] = state.pop("momentum_buffer", None)
+
+    model, made = trained(Renamed, steps=1, momentum=0.9)
+    with pytest.raises(RuntimeError, match=r"Renamed keeps \['average'\] of each weight; expected momentum_buffer or"):
+        MomentumSAM(model, made, 0.3).perturbed().__enter__()
+
+
+def test_a_buffer_left_over_from_momentum_is_not_followed():
+    model, made = trained(momentum=0.9)
+    sam = MomentumSAM(model, made, 0.3)
+    made.param_groups[0]["momentum"] = 0.0
+    before = [p.detach().clone() for p in model.parameters()]
+    with sam.perturbed():
+        assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
 def test_rho_0_is_off():
     model, made = trained(momentum=0.9)
     versions = [p._version for p in model.parameters()]

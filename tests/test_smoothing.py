@@ -463,3 +463,24 @@ def test_an_antithetic_draw_is_the_same_noise_with_the_other_sign(scale):
         assert torch.equal(model.weight, clean)
     assert moved[False].abs().max() > 0
     torch.testing.assert_close(moved[True], -moved[False], rtol=1e-12, atol=1e-15)
+
+
+def test_a_clean_share_of_one_ghost_batch_is_told_once():
+    model = torch.nn.Linear(3, 2)
+    smoother = SmoothOut(model, 0.1, clean_share=0.5)
+    with smoother.perturbed():
+        pass
+    with pytest.warns(RuntimeWarning, match="clean_share is 0.5 and this update had one ghost batch.*no noise"):
+        smoother.step()
+    with smoother.perturbed():
+        pass
+    smoother.step()  # warnings are errors here
+
+
+def test_a_clean_share_of_two_ghost_batches_says_nothing():
+    smoother = SmoothOut(torch.nn.Linear(3, 2), 0.1, clean_share=0.5)
+    for blocks in (0, 2, 1):
+        for _ in range(blocks):
+            with smoother.perturbed():
+                pass
+        smoother.step()

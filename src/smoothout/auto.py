@@ -26,7 +26,8 @@ class AutoStrength:
 
     Args:
         target: T > 0, in units of the clean loss; for the measure "gap" in nats.
-        measure: "ratio" compares the difference with T times the clean loss, "gap" with T itself.
+        measure: "ratio" compares the difference with T times the clean loss, which must not be negative; "gap" with
+            T itself.
         speed: s > 0, the relative change of one update.
         start: Relative noise r = ||theta|| / ||w|| to begin with, from which the first strength is computed.
 
@@ -58,7 +59,7 @@ class Controller:
         self.settings = settings
         self._fast = _FAST
         self._rose: bool | None = None
-        self._ever = False  # whether noisy losses were seen
+        self._ever = {True: False, False: False}  # whether clean and noisy losses were seen
         self.forget()
 
     def forget(self) -> None:
@@ -67,15 +68,24 @@ class Controller:
         self._counts = {True: 0, False: 0}
 
     def observe(self, loss: Tensor, *, clean: bool) -> None:
-        """Take in the mean loss of one ghost batch; nothing waits for the device."""
-        self._sums[clean] = self._sums[clean] + loss.detach().double()
+        """Take in the mean loss of one ghost batch; nothing waits for the device.
+
+        Raises:
+            ValueError: If it is more than one number.
+        """
+        if loss.numel() != 1:
+            raise ValueError(
+                f"the loss observed has shape {tuple(loss.shape)}; expected one number. Pass the ghost batch's mean."
+            )
+        self._sums[clean] = self._sums[clean] + loss.detach().double().reshape(())
         self._counts[clean] += 1
 
     def update(self, strength: float) -> float:
         """The strength of the next update.
 
         Raises:
-            RuntimeError: If no loss was observed, or in the first update no noisy one.
+            RuntimeError: If no loss was observed, or in the first update no noisy one or no clean one.
+            ValueError: For the measure "ratio", if the clean loss is negative.
         """
         clean, noisy = self._counts[True], self._counts[False]
         if clean + noisy == 0:
@@ -83,19 +93,34 @@ class Controller:
                 "the strength is 'auto' and no loss was observed in this update; it cannot be adapted. "
                 "Call smoother.observe(loss) with each ghost batch's mean loss."
             )
-        if noisy == 0 and not self._ever:
+        if noisy == 0 and not self._ever[False]:
             raise RuntimeError(
                 "the strength is 'auto' and this update had one ghost batch, which stays clean: there was no noise. "
                 "Split each batch into two or more ghost batches, each in its own perturbed() block."
             )
-        self._ever = True
+        if clean == 0 and not self._ever[True]:
+            raise RuntimeError(
+                "the strength is 'auto' and no ghost batch of this update stayed clean: none was stream 0. "
+                "Count the streams of each process from 0, or leave `stream` out."
+            )
+        self._ever = {True: self._ever[True] or clean > 0, False: self._ever[False] or noisy > 0}
         if clean and noisy:
-            means = torch.stack([torch.as_tensor(self._sums[each] / self._counts[each]) for each in (True, False)])
-            strength = self._changed(strength, *means.tolist())
+            strength = self._changed(strength, *self._means())
         self.forget()
         return strength
 
+    def _means(self) -> list[float]:
+        """Of the clean and the noisy losses, fetched from the device at once; sums that were loaded are floats."""
+        means = [self._sums[clean] / self._counts[clean] for clean in (True, False)]
+        tensors = [mean for mean in means if isinstance(mean, Tensor)]
+        return torch.stack(tensors).tolist() if len(tensors) == len(means) else [float(mean) for mean in means]
+
     def _changed(self, strength: float, clean: float, noisy: float) -> float:
+        if self.settings.measure == "ratio" and clean < 0:
+            raise ValueError(
+                f"the clean loss is {clean:.4g} and the target a ratio to it; expected a loss that is not negative. "
+                f"Use AutoStrength(measure='gap', target=...), in units of the loss."
+            )
         unit = clean if self.settings.measure == "ratio" else 1.0
         below = noisy - clean < self.settings.target * unit  # False for nan, so that the noise falls
         if self._rose not in (None, below):
@@ -110,13 +135,14 @@ class Controller:
         return {
             "fast": self._fast,
             "rose": self._rose,
-            "ever": self._ever,
+            "ever": [self._ever[each] for each in (True, False)],
             "sums": [float(self._sums[each]) for each in (True, False)],
             "counts": [self._counts[each] for each in (True, False)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self._fast, self._rose, self._ever = state["fast"], state["rose"], state["ever"]
+        self._fast, self._rose = state["fast"], state["rose"]
+        self._ever = dict(zip((True, False), state["ever"], strict=True))
         self._sums = dict(zip((True, False), state["sums"], strict=True))
         self._counts = dict(zip((True, False), state["counts"], strict=True))

@@ -1,6 +1,5 @@
 """The gradient noise scale, from the ghost batches of a few large batches."""
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothout import _checks
-from smoothout.large_batch import ghost_batches
 from smoothout.losses import Loss
 from smoothout.results.gradient_noise import NoiseScale
 from smoothout.running_stats import frozen_running_stats
@@ -56,17 +54,20 @@ def noise_scale(
     _checks.whole("ghost_batch_size", ghost_batch_size, at_least=1)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     modes = [(module, module.training) for module in model.modules()]
-    devices = [parameters[0].device] if parameters and parameters[0].is_cuda else []
+    devices = list({parameter.device for parameter in parameters if parameter.is_cuda})
     found, count = [], 0
     try:
         with frozen_running_stats(model), torch.random.fork_rng(devices):
             torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed_all(seed)
             model.train()
             for inputs, targets in batches:
-                pieces = itertools.islice(
-                    ghost_batches(inputs, targets, size=ghost_batch_size), len(targets) // ghost_batch_size
+                whole = len(targets) // ghost_batch_size * ghost_batch_size
+                cuts = [slice(start, start + ghost_batch_size) for start in range(0, whole, ghost_batch_size)]
+                gradients = (
+                    [g.detach() for g in _gradient(model, parameters, loss, inputs[cut], targets[cut])] for cut in cuts
                 )
-                gradients = ([g.detach() for g in _gradient(model, parameters, loss, x, y)] for x, y in pieces)
                 variance, square, ghosts = _estimates(gradients, ghost_batch_size)
                 found.append((variance, square))
                 count += ghosts

@@ -32,7 +32,8 @@ class MomentumSAM(Scope):
         exclude: As for :class:`smoothout.SmoothOut`; by default nothing is left out.
 
     Raises:
-        TypeError, ValueError: If the optimizer keeps no momentum, or rho is no finite number.
+        TypeError, ValueError: If the optimizer keeps no momentum or trains none of the weights, or rho is no finite
+            number.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -55,8 +56,8 @@ class MomentumSAM(Scope):
         self.rho = (
             -_checks.nonnegative("rho", -rho, "") if rho < 0 else _checks.nonnegative("rho", rho, "Use 0 for off.")
         )
-        self.optimizer = optimizer
         super().__init__(model_or_named_parameters, exclude=exclude)
+        self.optimizer = optimizer
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -65,12 +66,17 @@ class MomentumSAM(Scope):
 
     @optimizer.setter
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        for group in optimizer.param_groups:
-            if not (group.get("momentum", 0) or group.get("betas", (0,))[0]):
-                raise ValueError(
-                    f"{type(optimizer).__name__} keeps no momentum, which Momentum-SAM follows; expected "
-                    f"SGD with momentum, Adam or the like. Give momentum=0.9."
-                )
+        if not all(map(_moving, optimizer.param_groups)):
+            raise ValueError(
+                f"{type(optimizer).__name__} keeps no momentum, which Momentum-SAM follows; expected "
+                f"SGD with momentum, Adam or the like. Give momentum=0.9."
+            )
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if self._ids and not self._ids & trained:
+            raise ValueError(
+                f"{type(optimizer).__name__} trains none of the {len(self._ids)} tensors that are to be displaced, so "
+                f"that it has no momentum of theirs. Pass the optimizer of this model."
+            )
         self._optimizer = optimizer
 
     def perturbed(self, stream: int | None = None, draw: int = 0) -> Block:
@@ -98,9 +104,20 @@ class MomentumSAM(Scope):
         return self.rho != 0 and any(buffer is not None for buffer in self._buffers())
 
     def _buffers(self) -> list[Tensor | None]:
-        """The running mean of each selected parameter's gradients."""
-        states = (self._optimizer.state.get(parameter, {}) for parameter in self._parameters)
-        return [next((state[name] for name in _BUFFERS if state.get(name) is not None), None) for state in states]
+        """The running mean of each selected parameter's gradients; None where momentum is off or not begun.
+
+        Raises:
+            RuntimeError: If the optimizer has stepped and keeps no such mean of any of them.
+        """
+        still = {id(p) for group in self._optimizer.param_groups if not _moving(group) for p in group["params"]}
+        states = [self._optimizer.state.get(p, {}) if id(p) not in still else {} for p in self._parameters]
+        found = [next((state[name] for name in _BUFFERS if state.get(name) is not None), None) for state in states]
+        if any(states) and all(buffer is None for buffer in found):
+            raise RuntimeError(
+                f"{type(self._optimizer).__name__} keeps {sorted(set().union(*states))} of each weight; expected "
+                f"{' or '.join(_BUFFERS)}, which Momentum-SAM follows. Use SGD with momentum, Adam or the like."
+            )
+        return found
 
     @torch.no_grad()
     def _displace(self, _stream: int, _draw: int, sign: int) -> None:
@@ -110,3 +127,8 @@ class MomentumSAM(Scope):
         # A product by a tensor: nothing waits for the device.
         moves = torch._foreach_mul(buffers, -sign * self.rho / (norm + _TINY))
         torch._foreach_add_([parameter for parameter, _ in pairs], moves)
+
+
+def _moving(group: dict[str, Any]) -> bool:
+    """Whether a group's options give it momentum."""
+    return bool(group.get("momentum", 0) or group.get("betas", (0,))[0])

@@ -59,6 +59,7 @@ class Scope:
         self._updates = 0
         self._streams = 0
         self._last_stream = 0
+        self._blocks = 0  # entered since the last step()
         self._open: Block | None = None
         self._made: Block | None = None  # the last one, until it is entered
         self._snapshot = Snapshot()
@@ -112,7 +113,7 @@ class Scope:
             self._made = None
         self._adapt()
         self._updates += 1
-        self._streams = 0
+        self._streams = self._blocks = 0
         self._versions_left = None
 
     @property
@@ -203,6 +204,7 @@ class Block:
         smoother._warn_of_forgotten_step()
         stream = smoother._streams if self._stream is None else self._stream
         smoother._last_stream = stream
+        smoother._blocks += 1
         self._moved = smoother._noisy() and not smoother._clean(stream)
         if self._moved and smoother._denoise:
             smoother._snapshot.take(smoother._parameters)

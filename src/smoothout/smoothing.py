@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, Literal, TypedDict, Unpack
@@ -127,6 +128,7 @@ class SmoothOut(Scope):
         self._schedule_constants = (anneal_index, tanh_scale, cosine_gain)
         self._controller: Controller | None = None
         self._strength = 0.0
+        self._displaced = False  # whether any block had noise
         super().__init__(model_or_named_parameters, exclude=exclude, one_dimensional=one_dimensional, denoise=denoise)
         if isinstance(strength, AutoStrength) or strength == "auto":
             self._check_auto()
@@ -320,6 +322,14 @@ class SmoothOut(Scope):
         return self.amplitude > 0
 
     def _adapt(self) -> None:
+        if self._clean_share and self._noisy() and self._blocks and not self._displaced:
+            self._displaced = True  # said once
+            warnings.warn(
+                f"clean_share is {float(self._clean_share):g} and this update had one ghost batch, which stays clean: "
+                f"there was no noise. Split each batch into two or more ghost batches, a perturbed() block for each.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         if self._controller is None:
             return
         if self._noisy():
@@ -328,6 +338,7 @@ class SmoothOut(Scope):
             self._controller.forget()
 
     def _displace(self, stream: int, draw: int, sign: int) -> None:
+        self._displaced = True
         self._add_noise(NoiseKey(self.seed, self._updates, stream, draw), sign * self.amplitude)
 
     @torch.no_grad()

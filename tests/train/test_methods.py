@@ -11,8 +11,9 @@ from torch.nn import functional
 from smoothout.large_batch import partition
 from smoothout.noise.philox import fold
 from smoothout.running_stats import frozen_running_stats, recompute_running_stats
-from smoothout.train import data, models
+from smoothout.train import data, methods, models
 from smoothout.train.loop import _ORDER, _STEP
+from smoothout.train.regime import Phase
 
 SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 PLAIN = {"strength": 0.0, "epochs": 2, "lr_rule": "none", "milestones": (9,)}
@@ -177,6 +178,9 @@ def test_auto_changes_the_strength(tmp_path):
         ({"method": "lpf", "strength": "auto"}, "strength is 'auto' and the noise schedule 'cosine'"),
         ({"strength": "auto", "noise_schedule": "anneal"}, "strength is 'auto' and the noise schedule 'anneal'"),
         ({"strength": "auto", "ghost_batch_size": 64}, "one ghost batch of 64 samples.*--ghost-batch-size below 64"),
+        ({"strength": "auto", "batch_size": 129, "ghost_batch_size": 128}, "one ghost batch of 129 samples"),
+        ({"strength": "auto", "batch_size": 2000, "ghost_batch_size": 2000}, "--ghost-batch-size below"),
+        ({"method": "mrwp", "ghost_batch_size": 64}, "clean_share is 0.5 and an update has one ghost batch of 64"),
         ({"method": "sam", "strength": 0.0, "precision": "fp16"}, "precision is fp16 and the method sam"),
         ({"method": "sam", "strength": 0.0, "copies": 2}, "copies is 2 and the method sam.*Leave --copies out"),
         ({"method": "momentum_sam", "strength": 0.0, "momentum": 0.0}, "SGD keeps no momentum"),
@@ -185,6 +189,23 @@ def test_auto_changes_the_strength(tmp_path):
 def test_what_does_not_go_together(changes, text, tmp_path):
     with pytest.raises(ValueError, match=text):
         run(tmp_path / "run", settings(**changes))
+
+
+def test_two_batches_an_update_are_two_ghost_batches():
+    methods.check(settings(strength="auto", batch_size=64, ghost_batch_size=128, accumulation=2))
+
+
+def test_a_later_epoch_without_momentum():
+    phases = [Phase("SGD", 0.1, {"momentum": 0.9}), Phase("Adagrad", 0.1, {})]
+    chosen = settings(method="momentum_sam", strength=0.0)
+    methods.check_momentum(chosen, phases[:1])
+    with pytest.raises(ValueError, match="Adagrad keeps no momentum, which Momentum-SAM follows"):
+        methods.check_momentum(chosen, phases)
+
+
+def test_fewer_samples_than_a_batch(tmp_path):
+    with pytest.raises(ValueError, match="one ghost batch of .* samples, which stays clean.*or more samples"):
+        run(tmp_path / "run", settings(strength="auto", batch_size=4000, ghost_batch_size=3000))
 
 
 def test_an_unknown_method():

@@ -1,16 +1,18 @@
 """The methods behind ``--method``: what each makes of the settings, and how it makes an update."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.optim import swa_utils
 
+from smoothout.large_batch import partition
 from smoothout.momentum_sam import MomentumSAM
 from smoothout.running_stats import frozen_running_stats, recompute_running_stats
 from smoothout.scope import Block
+from smoothout.train import regime
 from smoothout.train.config import Noise, Rival, Settings
 
 #: What a method sets of the noise. LPF: Bisla et al. 2022 (arXiv 2201.08025); m-RWP: Li et al. 2024 (arXiv 2404.00357).
@@ -47,6 +49,7 @@ def check(settings: Settings) -> None:
         _check_noise(noise, method)
     if noise.strength == "auto":
         _check_auto(settings)
+    check_ghosts(settings, [settings.batches.batch_size] * settings.batches.accumulation)
     if method in TWO_PASSES and settings.schedule.precision == "fp16":
         raise ValueError(
             f"precision is fp16 and the method {method}, whose first pass a gradient scaler does not know. Use bf16 or "
@@ -78,12 +81,38 @@ def _check_auto(settings: Settings) -> None:
             f"strength is 'auto' and the noise schedule {schedule!r}, which would undo what is found. Leave "
             f"--noise-schedule out, or give a number."
         )
-    ghost, batch = settings.batches.ghost_batch_size, settings.batches.batch_size * settings.batches.accumulation
-    if ghost >= batch:
+
+
+def check_ghosts(settings: Settings, batches: Sequence[int]) -> None:
+    """Raise if all ghost batches of an epoch's first update, which is made of batches of these sizes, stay clean.
+
+    Raises:
+        ValueError: Naming the sizes and the remedy.
+    """
+    noise = noise_of(settings)
+    if not noise.on or not (noise.strength == "auto" or noise.clean_share > 0):
+        return
+    ghost = settings.batches.ghost_batch_size
+    sizes = [piece for size in batches[: settings.batches.accumulation] for piece in partition(size, ghost)]
+    if len(sizes) < 2:
+        why = "strength is 'auto'" if noise.strength == "auto" else f"clean_share is {noise.clean_share:g}"
         raise ValueError(
-            f"strength is 'auto' and an update has one ghost batch of {batch} samples, which stays clean; expected two "
-            f"or more. Give a --ghost-batch-size below {batch}."
+            f"{why} and an update has one ghost batch of {sum(sizes)} samples, which stays clean; expected two "
+            f"or more. Give a --ghost-batch-size below {sum(sizes)}, or more samples."
         )
+
+
+def check_momentum(settings: Settings, phases: Iterable[regime.Phase]) -> None:
+    """Raise if the method follows the momentum and an epoch has none.
+
+    Raises:
+        ValueError: Of :class:`MomentumSAM`, which says what it expects.
+    """
+    if settings.rival.method != "momentum_sam":
+        return
+    for phase in phases:
+        weight = nn.Parameter(torch.zeros(1))
+        MomentumSAM([("weight", weight)], regime.make_optimizer(phase, [weight], phase.lr), 0.0)
 
 
 def noise_of(settings: Settings) -> Noise:

@@ -64,6 +64,8 @@ def prepare(
     problem = pose(settings, accelerator.device)
     network = problem.network
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
+    methods.check_ghosts(settings, plan.batches)
+    methods.check_momentum(settings, plan.phases)
     first = plan.phases[settings.schedule.start_epoch]
     average = methods.average(settings, network, plan.epochs)
     made = regime.make_optimizer(first, network.parameters(), first.lr, methods.sam_arguments(settings.rival))
