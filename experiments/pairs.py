@@ -165,8 +165,8 @@ ON_GPU = Pair(
     gpu=True,
 )
 AGAIN = (
-    "This pair was run twice: the first search, of one seed a trial on 2000 held-out samples, ended below settings known "
-    "to be better, or at ones that break down with some seeds. So its test samples have been seen before."
+    "This pair was run twice: the first search, of one seed a trial on 2000 held-out samples, ended below settings "
+    "known to be better, or at ones that break down with some seeds. So its test samples have been seen before."
 )
 LAMB = {"optimizer": "Lamb", "lr": 1e-2}
 PAIRS = {
