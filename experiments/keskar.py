@@ -60,7 +60,7 @@ def of_pair(name: str) -> dict[Path, tuple[str, int]]:
 def measure(name: str, paths: list[Path], jobs: int) -> list[dict[str, Any]]:
     """All measures of all runs."""
     folder = Path("runs/keskar") / f"{name}-sharpness"
-    words = [*map(str, paths), *MEASURES, "--samples", str(NETWORKS[name]["samples"]), "--workers", str(jobs)]
+    words = [*map(str, paths), *MEASURES, "--samples", str(NETWORKS[name]["samples"]), "--jobs", str(jobs)]
     model = PAIRS[name].common["model"]
     words += ["--model", model] if ":" in model else []
     if smoothout(["sharpness", *words, "--name", folder.name, "--results-dir", str(folder.parent)]):

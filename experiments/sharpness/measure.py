@@ -33,7 +33,7 @@ def collect() -> int:
         *map(str, paths),
         "--measures",
         measures,
-        "--workers",
+        "--jobs",
         "2",
         "--name",
         "demo-sharpness",

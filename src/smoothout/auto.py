@@ -67,12 +67,13 @@ class Controller:
         self._sums: dict[bool, Tensor | float] = {True: 0.0, False: 0.0}
         self._counts = {True: 0, False: 0}
 
-    def observe(self, loss: Tensor, *, clean: bool) -> None:
+    def observe(self, loss: Tensor | float, *, clean: bool) -> None:
         """Take in the mean loss of one ghost batch; nothing waits for the device.
 
         Raises:
             ValueError: If it is more than one number.
         """
+        loss = torch.as_tensor(loss)
         if loss.numel() != 1:
             raise ValueError(
                 f"the loss observed has shape {tuple(loss.shape)}; expected one number. Pass the ghost batch's mean."

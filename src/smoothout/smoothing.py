@@ -174,8 +174,12 @@ class SmoothOut(Scope):
         """
         return self._block(stream, draw, antithetic)
 
-    def observe(self, loss: Tensor) -> None:
-        """Tell the mean loss of the ghost batch of the last block; ``strength="auto"`` needs it, others ignore it."""
+    def observe(self, loss: Tensor | float) -> None:
+        """Tell the mean loss of the ghost batch of the last block; ``strength="auto"`` needs it, others ignore it.
+
+        It is the mean over the ghost batch's samples, before it is weighted by the ghost batch's share. A tensor on a
+        device is not waited for.
+        """
         if self._controller is not None:
             self._controller.observe(loss, clean=self._clean(self._last_stream))
 

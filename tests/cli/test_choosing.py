@@ -8,12 +8,14 @@ import torch
 
 from smoothout.cli.compare import read_arms
 from smoothout.cli.main import main
-from smoothout.cli.tune import resolution
+from smoothout.cli.tune import Search, arms_of, resolution
 from smoothout.measuring.diagnosis import steps
 from smoothout.results.diagnosis import Facts
 from smoothout.results.scan import Scan
 from smoothout.train import methods
 from smoothout.train.config import Settings
+from smoothout.train.run import prepare
+from smoothout.tuning.space import Interval
 
 
 def said(words, capsys):
@@ -68,6 +70,17 @@ def test_scan_of_initial_weights(capsys):
         (["tune", "--trials", "0"], "trials is 0; expected a whole number >= 1"),
         (["tune", "--strength", "auto", "--over", "strength"], "strength is 'auto' and searched over"),
         (["tune", "--method", "sam", "--over", "strength"], "the method sam, which has no noise"),
+        (["tune", "--over", "lr"], "both arms would be without noise. Add strength to --over"),
+        (["tune", "--over", "lr", "strength", "--range", "lr=0.1-0.5"], "lr is searched over and may not be '0.1-0.5'"),
+        (
+            ["tune", "--over", "strength", "scale", "--range", "scale=none,filtr"],
+            "may not be 'filtr': scale is 'filtr'",
+        ),
+        (["tune", "--strength", "auto", "--over", "noise_schedule"], "may not be 'anneal': .*Leave --noise-schedule"),
+        (
+            ["tune", "--optimizer", "Adagrad", "--strength", "0.1", "--over", "momentum", "--dataset", "digits"],
+            "momentum is searched over and Adagrad has none",
+        ),
     ],
 )
 def test_mistakes(words, message, short_run, tmp_path, monkeypatch, capsys):
@@ -104,6 +117,60 @@ def test_what_is_tried_goes_with_the_method(method):
     for _, changed in tried.values():
         methods.check(changed)
     assert sum(kind == "noise" for kind, _ in tried.values()) == (0 if method in methods.RHO else 2)
+
+
+def test_a_search_starts_from_the_models_regime(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    settings = Settings().replace(dataset="digits", model="net.py:net", ghost_batch_size=100, batch_size=400)
+    [noisy, plain] = arms_of(settings, Search(over=("lr", "weight_decay", "strength")))
+    assert plain.space.start(plain.settings) == {"lr": 0.003, "weight_decay": 0.02}
+    assert plain.space.range("lr", plain.settings)[1] == Interval(0.003 / 10, 0.003 * 10)
+    assert noisy.space.start(noisy.settings)["lr"] == 0.003
+
+
+def test_a_value_that_the_method_refuses_is_left_out():
+    settings = Settings().replace(dataset="digits", method="momentum_sam")
+    [arm, plain] = arms_of(settings, Search(over=("momentum", "rho")))
+    assert 0.0 not in arm.space.range("momentum", arm.settings)[1].values
+    assert 0.0 in plain.space.range("momentum", plain.settings)[1].values
+
+
+def test_twice_the_epochs_stretches_the_regime(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    settings = Settings().replace(dataset="digits", model="net.py:net", ghost_batch_size=100, batch_size=400, epochs=4)
+    changes = dict(steps(settings, Facts(8, 400, 90.0, 80.0, 0.1, 1.0, None, None), []))
+    _, longer = changes["twice the epochs"]
+    assert [phase.lr for phase in prepare(longer).plan.phases] == [0.003] * 4 + [0.001] * 4
+
+
+NET = """
+from torch import nn
+
+def net(num_classes):
+    made = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+    made.regime = {0: {"optimizer": "SGD", "lr": 0.003, "weight_decay": 0.02}, 2: {"lr": 0.001}}
+    return made
+"""
+
+
+def test_shorter_trials_of_a_regime_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    words = ["--dataset", "digits", "--batch-size", "400", "--ghost-batch-size", "100", "--epochs", "2", "--name", "r"]
+    assert said(["train", "--model", "net.py:net", *words], capsys)[0] == 0
+    status, text = said(["diagnose", "runs/r", "--model", "net.py:net", "--epochs", "1"], capsys)
+    assert status == 2
+    assert "has a regime for 2, which a shorter trial would cut off" in " ".join(text.split())
+
+
+def test_a_run_of_small_batches_is_diagnosed(tmp_path, capsys):
+    words = ["--dataset", "digits", "--batch-size", 12, "--ghost-batch-size", 12, "--epochs", 1]
+    assert said(["train", *words, "--results-dir", tmp_path, "--name", "small"], capsys)[0] == 0
+    status, text = said(["diagnose", tmp_path / "small", "--no-trials", "--samples", 100], capsys)
+    assert status == 0
+    assert "gradient noise scale" in text
 
 
 def test_diagnose_without_trials(short_run, capsys):

@@ -210,7 +210,7 @@ def test_files_of_arms_that_do_not_fit(text, message, capsys):
     [
         (["--resume", "--overwrite"], "contradict each other"),
         (["--resume"], "--resume needs --name"),
-        (["--workers", "3"], "workers is 3; expected a whole number >= 1 and < 3"),
+        (["--jobs", "3"], "jobs is 3; expected a whole number >= 1 and < 3"),
         (["--name", "photos"], "exists. Use --resume"),
         (["--name", "photos", "--overwrite"], "was not made by smoothout"),
     ],

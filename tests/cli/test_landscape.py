@@ -168,7 +168,7 @@ def test_shards_are_put_together_by_a_start_without(runs, here, capsys, monkeypa
 def test_two_workers_give_the_same_numbers(runs, here, capsys):
     words = ["landscape", str(runs / "plain/0"), "--to", str(runs / "plain/1"), LINE, "--splits", "test"]
     assert main([*words, "--name", "one"]) == 0
-    assert main([*words, "--name", "two", "--workers", "2"]) == 0
+    assert main([*words, "--name", "two", "--jobs", "2"]) == 0
     one, two = (Line.load(here / f"runs/{name}/line-test.npz").losses for name in ("one", "two"))
     assert one == pytest.approx(two, rel=1e-6)
     capsys.readouterr()

@@ -91,7 +91,7 @@ def test_a_checkpoint_that_changed_is_measured_anew(runs, here, capsys):
 def test_workers_give_the_same_numbers(runs, here, capsys):
     words = ["sharpness", str(runs / "plain" / "0"), *QUICK, "--measures", "noise,ball", "--scale", "filter"]
     assert main([*words, "--results-dir", "one"]) == 0
-    assert main([*words, "--results-dir", "two", "--workers", "2"]) == 0
+    assert main([*words, "--results-dir", "two", "--jobs", "2"]) == 0
     capsys.readouterr()
     one, two = (
         json.loads(next(here.glob(f"{name}/*/sharpness.json")).read_text())["measures"] for name in ("one", "two")

@@ -82,7 +82,31 @@ def test_without_a_gap_there_is_nothing_to_close():
 
 def test_where_nothing_helps():
     nothing = (dataclasses.replace(SCANS[0], low=math.nan, high=math.nan),)
-    assert advice(scans=nothing) == ["nothing that was tried helps: leave these settings as they are"]
+    tried = [effect("noise", 0.1, 0.2, 0.1)]
+    assert advice(scans=nothing)[0].startswith("whether noise helps was not tried: find a range")
+    [verdict] = verdicts(FACTS, SCANS, NOTHING, displaced=True)
+    assert verdict.advice == "nothing that was tried helps: leave these settings as they are"
+    assert "not tried" not in advice(effects=tried)[0]
+
+
+def test_noise_of_which_every_run_failed_does_not_help():
+    failed = effect("noise")
+    found = verdicts(FACTS, SCANS, [*NOTHING, failed, effect("noise", -3.0, -3.1, -2.9)])[0]
+    assert found.advice == "noise hurts in runs like this one"
+    assert "a change of noise: every run failed" in found.reason
+
+
+@pytest.mark.parametrize(
+    "differences, found",
+    [
+        ((2.0, 2.1, 1.9), "the noise of this run hurts: train with less, or none"),
+        ((-2.0, -2.1, -1.9), "the noise of this run helps: keep it"),
+        ((-2.0, 2.0, 0.0), "nothing that was tried helps: leave these settings as they are"),
+    ],
+)
+def test_the_noise_that_a_run_has(differences, found):
+    [verdict] = verdicts(FACTS, SCANS, [*NOTHING, effect("clean", *differences)], displaced=True)
+    assert verdict.advice == found
 
 
 def test_every_verdict_has_a_reason_and_a_doubt():

@@ -114,6 +114,46 @@ def test_a_search_of_other_arms_is_refused(tmp_path):
     assert list(json.loads((folder / "tuning.json").read_text())["arms"]) == ["no noise"]
 
 
+def test_overwriting_forgets_a_search_in_another_storage(tmp_path):
+    folder, made, budget = tmp_path / "search", arms()[1:], Budget(1, (7,))
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    finish(folder, made, budget, storage=url)
+    other = [Arm("no noise", settings(strength=0.0, epochs=2, lr=0.5), made[0].space)]
+    with pytest.raises(ValueError, match="the storage holds a search 'search/no-noise' of other settings"):
+        list(search(folder, other, budget, 1, url))
+    start(folder, other, budget, overwrite=True, storage=url)
+    list(search(folder, other, budget, 1, url))
+    assert tried(folder, other[0], budget, url)[0].values["lr"] == 0.5
+
+
+def test_the_given_settings_are_tried_although_the_first_trial_was_interrupted(tmp_path, monkeypatch):
+    folder, made, budget = tmp_path / "search", arms()[1:], Budget(2, (7,), prune=False)
+    start(folder, made, budget)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(search(folder, made, budget, 1))
+    list(search(folder, made, budget, 1))
+    assert 0.05 in [trial.values["lr"] for trial in tried(folder, made[0], budget)]
+
+
+def test_many_seeds_a_trial_do_not_make_all_trials_equal(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "score", lambda *_: 1.0)
+    folder, made, budget = tmp_path / "search", arms()[1:], Budget(3, (7, 8, 9, 10, 11), prune=False)
+    finish(folder, made, budget)
+    assert len({trial.values["lr"] for trial in tried(folder, made[0], budget)}) == 3
+
+
+def test_a_run_is_no_search(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileExistsError, match="exists and holds no search; use another --name"):
+        start(tmp_path / "run", arms(), Budget(1, (7,)))
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")

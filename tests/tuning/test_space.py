@@ -50,7 +50,20 @@ def test_the_search_starts_from_what_is_given():
         "weight_decay": 1e-3,
         "strength": 0.02,
     }
-    assert Space(("strength",), {}).start(Settings()) == {}  # 0 is in no range of logarithms
+
+
+def test_without_a_given_strength_the_search_starts_in_the_middle():
+    assert Space(("strength",), {}).start(Settings()) == {"strength": pytest.approx((1e-3 * 0.3) ** 0.5)}
+    given = Space(("strength",), {"strength": Interval(0.01, 0.04)})
+    assert given.start(Settings()) == {"strength": pytest.approx(0.02)}
+
+
+def test_a_range_for_each_scale():
+    space = Space(("strength", "scale"), parse_ranges(["strength.none=0.01:0.05", "strength.filter=0.1:0.5"]))
+    assert space.range("strength", Settings()) == ("strength (none)", Interval(0.01, 0.05))
+    assert space.range("strength", Settings().replace(scale="filter")) == ("strength (filter)", Interval(0.1, 0.5))
+    with pytest.raises(ValueError, match="strength has one range and scale is searched over.*strength.none=LOW:HIGH"):
+        Space(("strength", "scale"), parse_ranges(["strength=0.01:0.05"]))
 
 
 def test_ranges_as_text():

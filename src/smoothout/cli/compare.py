@@ -42,7 +42,7 @@ class Arguments:
     """Name of the comparison [default: a time stamp]."""
     results_dir: Path = Path("runs")
     """Folder of all runs."""
-    workers: int = 2
+    jobs: int = 2
     """Processes that train at the same time, 1 or 2."""
     resume: bool = False
     """Go on with the comparison of this name, of the same arms and seeds; finished runs are kept."""
@@ -50,7 +50,7 @@ class Arguments:
     """Delete the comparison of this name and start anew."""
 
     def __post_init__(self) -> None:
-        _checks.whole("workers", self.workers, at_least=1, below=MAX_WORKERS + 1)
+        _checks.whole("jobs", self.jobs, at_least=1, below=MAX_WORKERS + 1)
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite contradict each other; give one of them.")
         if self.resume and self.name is None:
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(f"{len(arms)} arms x {len(seeds)} seeds, {chosen.workers} at a time, in {folder}", markup=False)
+    console.print(f"{len(arms)} arms x {len(seeds)} seeds, {chosen.jobs} at a time, in {folder}", markup=False)
     total, done = len(arms) * len(seeds), 0
 
     def tell(outcome: Outcome) -> None:
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         console.print(f"[{done}/{total}] {_line(outcome)}", markup=False)
 
     try:
-        outcomes = comparison.run_all(folder, arms, seeds, chosen.workers, tell)
+        outcomes = comparison.run_all(folder, arms, seeds, chosen.jobs, tell)
     except KeyboardInterrupt:
         print(f"\nGo on with: the same command, --name {folder.name} --resume", file=sys.stderr)
         raise

@@ -68,8 +68,10 @@ def run(arguments: Sequence[str]) -> int:
         found = diagnose(folder.path, settings, trials, chosen.samples, tell)
     for line in report(found):
         console.print(line, markup=False) if isinstance(line, str) else console.print(line)
-    write_json(folder.path / "diagnosis.json", found)
-    console.print(f"written: {folder.path / 'diagnosis.json'}", markup=False)
+    # Without trials it is another diagnosis, which must not replace a whole one.
+    path = folder.path / ("diagnosis.json" if chosen.trials else "diagnosis-without-trials.json")
+    write_json(path, found)
+    console.print(f"written: {path}", markup=False)
     return 0
 
 
@@ -78,6 +80,7 @@ def report(found: Diagnosis) -> list[str | Table]:
     lines: list[str | Table] = _facts(found.facts)
     if found.effects:
         lines.append(_effects(found))
+        lines += [f"failed: {effect.name}, {error}" for effect in found.effects for error in effect.errors]
     for number, verdict in enumerate(found.verdicts, 1):
         lines += [f"{number}. {verdict.advice}", f"   because: {verdict.reason}", f"   doubt: {verdict.doubt}"]
     return lines

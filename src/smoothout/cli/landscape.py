@@ -61,7 +61,7 @@ class Arguments:
     """Name of the folder of results [None: landscape- and a hash of what is measured]."""
     results_dir: Path = Path("runs")
     """Folder of all runs."""
-    workers: int = 1
+    jobs: int = 1
     """Processes that measure at the same time."""
     readers: int | None = None
     """Replaces the number of processes that read images too many to keep in memory."""
@@ -73,7 +73,7 @@ class Arguments:
     """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
 
     def __post_init__(self) -> None:
-        _checks.whole("workers", self.workers, at_least=1)
+        _checks.whole("jobs", self.jobs, at_least=1)
         if not self.splits:
             raise ValueError("splits is empty; expected some of train, holdout and test.")
         if len(self.to) > 2:
@@ -137,7 +137,7 @@ def run(arguments: Sequence[str]) -> int:
     what = f"{len(plan.grid)} points" if isinstance(plan, LinePlan) else f"{len(plan.xs)} x {len(plan.ys)} points"
     console.print(f"{plan.axes.description}: {what}, {', '.join(splits)}, in {folder}", markup=False)
     with progress(console, "measurements") as tell:
-        for done in run_points(span, plan, splits, kept, chosen.workers):
+        for done in run_points(span, plan, splits, kept, chosen.jobs):
             tell(done, kept.wanted)
     if shard is not None and not kept.complete:
         console.print(f"shard {chosen.shard} is finished; a start without --shard puts all together.", markup=False)

@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         console.print(table(each))
         console.print(words(each), markup=False)
     if chosen.output is not None:
-        path = chosen.output.with_suffix(".json")
+        path = chosen.output.with_name(f"{chosen.output.name}.json")
         write_json(path, [asdict(each) for each in scans])
         console.print(f"written: {', '.join(map(str, (path, *draw_scans(scans, chosen.output))))}", markup=False)
     return 0

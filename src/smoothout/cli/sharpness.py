@@ -48,7 +48,7 @@ class Arguments:
     """Name of the folder of results [None: sharpness- and a hash of the checkpoints]."""
     results_dir: Path = Path("runs")
     """Folder of all runs."""
-    workers: int = 1
+    jobs: int = 1
     """Processes that measure at the same time."""
     readers: int | None = None
     """Replaces the number of processes that read images too many to keep in memory."""
@@ -56,7 +56,7 @@ class Arguments:
     """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
 
     def __post_init__(self) -> None:
-        _checks.whole("workers", self.workers, at_least=1)
+        _checks.whole("jobs", self.jobs, at_least=1)
         if not self.checkpoints and self.list is None:
             raise ValueError("no checkpoint is named; expected some, or --list FILE. For example: runs/NAME.")
 
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     command = shlex.join(["smoothout", "sharpness", *arguments])
     kept = Kept(chosen.results_dir / (chosen.name or _name(wanted)), command)
     with progress(console, "measures") as tell:
-        for done in run_tasks(wanted, kept, chosen.workers):
+        for done in run_tasks(wanted, kept, chosen.jobs):
             tell(done, len(wanted))
     paths = [place.checkpoint for place in places]
     groups = grouped({path: label(path, paths) for path in paths})

@@ -21,13 +21,14 @@ from smoothout.train import comparison, methods
 from smoothout.train.config import Settings
 from smoothout.train.run import prepare
 from smoothout.tuning.search import Arm, Budget, Tried, best, search, start, tried
-from smoothout.tuning.space import KNOWN, OF_NOISE, Space, parse_ranges
+from smoothout.tuning.space import KNOWN, OF_NOISE, Choice, Space, parse_ranges
 
 DESCRIPTION = (
     "Search for settings by hold-out accuracy, with noise and without at the same budget; test samples play no part. "
     f"What can be searched over: {', '.join(KNOWN)}."
 )
 WITHOUT = "no noise"
+OF_OPTIMIZER = ("momentum", "weight_decay")
 SEEDS = tuple(range(5))  # of the comparison that is proposed
 PIPE_WIDTH = 170
 
@@ -86,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     arms = arms_of(chosen.settings, wanted)
     budget = Budget(wanted.trials, wanted.tuning_seeds, wanted.prune)
     folder = wanted.results_dir / (wanted.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    start(folder, arms, budget, overwrite=wanted.overwrite)
+    start(folder, arms, budget, overwrite=wanted.overwrite, storage=wanted.storage)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -108,7 +109,13 @@ def run(arguments: Sequence[str]) -> int:
 def arms_of(settings: Settings, wanted: Search) -> list[Arm]:
     """The arm that was asked for, and the same without noise."""
     given = parse_ranges(wanted.range)
+    settings = settings.replace(seed=Settings().schedule.seed)  # a trial's seeds are --tuning-seeds
     arms = [Arm(_name(settings), settings, Space(wanted.over, given))]
+    if settings.rival.method == "smoothout" and not settings.noise.on and "strength" not in wanted.over:
+        raise ValueError(
+            "strength is 0 and not searched over, so that both arms would be without noise. Add strength to --over, or "
+            "give --strength."
+        )
     names = tuple(name for name in wanted.over if name not in (*OF_NOISE, "rho", "average_decay", "average_start"))
     plain = settings.replace(
         strength=0.0, clean_share=0.0, method="smoothout", rho=None, average_decay=None, average_start=None
@@ -118,7 +125,54 @@ def arms_of(settings: Settings, wanted: Search) -> list[Arm]:
     for arm in arms:
         # What cannot go together is told now, and not by the first trial.
         methods.check(arm.settings if "strength" not in arm.space.names else _with_strength(arm))
-    return arms
+    return [_as_it_is(_without_refused(arm)) for arm in arms]
+
+
+def _without_refused(arm: Arm) -> Arm:
+    """With the values alone that go with the method; those that the user named must."""
+    ranges = dict(arm.space.given)
+    settings = arm.settings if "strength" not in arm.space.names else _with_strength(arm)
+    for name in arm.space.names:
+        _, values = arm.space.range(name, settings)
+        if not isinstance(values, Choice):
+            continue
+        why = {value: _refusal(settings, name, value) for value in values.values}
+        kept = tuple(value for value, reason in why.items() if reason is None)
+        refused = {value: reason for value, reason in why.items() if reason is not None}
+        if refused and (name in arm.space.given or len(kept) < 2):
+            value, reason = next(iter(refused.items()))
+            raise ValueError(f"{name} is searched over and may not be {value!r}: {reason}")
+        if refused:
+            ranges[name] = Choice(kept)
+    return dataclasses.replace(arm, space=Space(arm.space.names, ranges))
+
+
+def _refusal(settings: Settings, name: str, value: object) -> str | None:
+    """Why a value of a setting does not go with the others, None if it does."""
+    try:
+        methods.check(settings.replace(**{name: value}))
+    except (ValueError, TypeError) as error:
+        return str(error)
+    if settings.rival.method == "momentum_sam" and name == "momentum" and value == 0:
+        return "momentum_sam follows the momentum. Give --range momentum=0.8,0.9,0.95."
+    return None
+
+
+def _as_it_is(arm: Arm) -> Arm:
+    """With what the first epoch sets in place of settings that were not given, where those are searched over."""
+    options = arm.settings.optimization
+    missing = [name for name in ("lr", *OF_OPTIMIZER) if name in arm.space.names and getattr(options, name) is None]
+    if not missing:
+        return arm
+    first = prepare(arm.settings).plan.phases[0]
+    known = {"lr": first.lr, **first.arguments}
+    for name in missing:
+        if name not in known:
+            raise ValueError(
+                f"{name} is searched over and {first.optimizer} has none. Take it out of --over, or use another "
+                f"--optimizer."
+            )
+    return dataclasses.replace(arm, settings=arm.settings.replace(**{name: known[name] for name in missing}))
 
 
 def _name(settings: Settings) -> str:

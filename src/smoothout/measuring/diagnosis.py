@@ -22,7 +22,7 @@ from smoothout.results.runs import Risk, RunResult
 from smoothout.results.scan import Scan
 from smoothout.risk import risk
 from smoothout.sharpness.scan import scan
-from smoothout.train import checkpoint, methods
+from smoothout.train import checkpoint, methods, regime
 from smoothout.train.comparison import Arm, Outcome, run_all, start
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import in_order
@@ -32,6 +32,7 @@ from smoothout.train.run import Run, prepare
 AS_IT_IS = "as it is"
 _STEP_OF_RATE, _STEP_OF_DECAY, _FIRST_DECAY = 2.0, 3.0, 1e-4
 _WARM_UP = 0.05  # of the updates
+AGAIN = ("data_dir", "download", "input_size", "model_config", "num_classes")  # as they were named for this command
 _BATCHES = 8  # for the gradient noise scale
 
 
@@ -67,11 +68,27 @@ def diagnose(
         samples: Of the training samples, for the scans.
         told: Is told how many trials of how many are done.
     """
+    if trials.seeds and trials.epochs not in (None, settings.schedule.epochs):
+        _refuse_shorter_regime(settings, trials.epochs)
     facts = facts_of(path, settings)
     scans = tuple(_scans(path, settings, samples))
     changes = dict(steps(settings, facts, scans)) if trials.seeds else {}
     effects = tuple(_effects(path / "diagnosis", settings, changes, trials, told)) if changes else ()
-    return Diagnosis(facts, scans, effects, verdicts(facts, scans, effects))
+    return Diagnosis(facts, scans, effects, verdicts(facts, scans, effects, displaced=_displaced(settings)))
+
+
+def _displaced(settings: Settings) -> bool:
+    """Whether the run has noise already, or what goes in its place."""
+    return settings.noise.on or settings.rival.method in methods.RHO
+
+
+def _refuse_shorter_regime(settings: Settings, epochs: int | None) -> None:
+    """A regime names epochs; a shorter trial would end before it gets there."""
+    if regime.OF_MODEL in prepare(settings).plan.phases[0].sources.get("course", ""):
+        raise ValueError(
+            f"epochs is {epochs} and the model {settings.network.model} has a regime for {settings.schedule.epochs}, "
+            f"which a shorter trial would cut off. Leave --epochs out, or train with --no-regime."
+        )
 
 
 def facts_of(path: Path, settings: Settings) -> Facts:
@@ -106,10 +123,13 @@ def _risk(run: Run, split: str) -> Risk:
 def _noise_scale(run: Run) -> NoiseScale:
     """Of some batches as training sees them."""
     seed, batches = run.settings.schedule.seed, run.settings.batches
-    if batches.batch_size < 2 * batches.ghost_batch_size:
-        ghost = max(1, batches.batch_size // 8)  # a batch that is one ghost batch is cut for this alone
-    else:
-        ghost = batches.ghost_batch_size
+    size = min(batches.batch_size, len(run.dataset.train))
+    if size < 4:
+        doubt = f"not measured: a batch of {size} samples cannot be cut into ghost batches of two"
+        return NoiseScale(math.nan, math.nan, math.nan, math.nan, size, 0, 0, (doubt,))
+    ghost = batches.ghost_batch_size
+    if size < 2 * ghost:
+        ghost = max(2, size // 8)  # a batch that is one ghost batch is cut for this alone
     return noise_scale(run.network, _batches(run), run.training_loss, ghost_batch_size=ghost, seed=seed)
 
 
@@ -123,7 +143,9 @@ def _batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _scans(path: Path, settings: Settings, samples: int) -> Iterator[Scan]:
-    given = tuple(sorted({"model": settings.network.model, "dataset": settings.data.dataset}.items()))
+    flat = settings.flat()
+    named = {name: flat[name] for name in ("model", "dataset", *AGAIN) if flat[name] not in (None, False)}
+    given = tuple(sorted(named.items()))
     place = Place(_last(path), ("train",), Sampling(samples=samples), str(choose(settings.schedule.device)), given)
     subject = load(place)
     for scale in ("none", "filter"):
@@ -133,7 +155,8 @@ def _scans(path: Path, settings: Settings, samples: int) -> Iterator[Scan]:
 def steps(settings: Settings, facts: Facts, scans: Sequence[Scan]) -> Iterator[tuple[str, tuple[str, Settings]]]:
     """What is tried: (name, (kind, settings))."""
     plan = prepare(settings).plan
-    longer = settings.replace(epochs=2 * settings.schedule.epochs, milestones=_twice(settings))
+    # The multiplier stretches the regime, too.
+    longer = settings.replace(regime_multiplier=2 * settings.schedule.regime_multiplier)
     yield "twice the epochs", ("updates", longer)
     first = plan.phases[0]
     for factor in (_STEP_OF_RATE, 1 / _STEP_OF_RATE):
@@ -147,7 +170,9 @@ def steps(settings: Settings, facts: Facts, scans: Sequence[Scan]) -> Iterator[t
     if settings.optimization.warmup_steps == 0:
         warm = max(1, math.ceil(_WARM_UP * facts.updates))
         yield f"warm-up over {warm} updates", ("tuning", settings.replace(warmup_steps=warm))
-    if not settings.noise.on and settings.rival.method not in methods.RHO:
+    if settings.noise.on:
+        yield "without its noise", ("clean", settings.replace(strength=0.0, clean_share=0.0, method=_clean(settings)))
+    if not _displaced(settings):
         for found in scans:
             if not math.isnan(found.low):
                 middle = float(f"{math.sqrt(found.low * found.high):.2g}")
@@ -155,8 +180,9 @@ def steps(settings: Settings, facts: Facts, scans: Sequence[Scan]) -> Iterator[t
                 yield f"noise {middle:g}, scale {found.scale}", ("noise", changed)
 
 
-def _twice(settings: Settings) -> tuple[int, ...]:
-    return tuple(2 * milestone for milestone in settings.optimization.milestones)
+def _clean(settings: Settings) -> str:
+    """The method, or plain training where the method is a noise."""
+    return "smoothout" if settings.rival.method in methods.NOISES else settings.rival.method
 
 
 def _effects(
@@ -178,6 +204,11 @@ def _effects(
         folder, arms, trials.seeds, trials.workers, lambda _: told(next(count), len(arms) * len(trials.seeds))
     )
     base = _by_seed(outcomes, AS_IT_IS)
+    if not base:
+        raise ValueError(
+            f"the run as it is failed with each of the seeds {trials.seeds}, so nothing can be compared with it: "
+            f"{_errors(outcomes, AS_IT_IS)[0]}"
+        )
     for name, (kind, each) in changes.items():
         found = _by_seed(outcomes, name)
         pairs = [(found[seed], base[seed]) for seed in sorted(found.keys() & base.keys())]
@@ -187,6 +218,7 @@ def _effects(
             {key: value for key, value in each.flat().items() if value != settings.flat()[key]},
             mean_interval([one.holdout_accuracy_last - other.holdout_accuracy_last for one, other in pairs]),
             mean_interval([one.train_accuracy_last - other.train_accuracy_last for one, other in pairs]),
+            _errors(outcomes, name),
         )
 
 
@@ -195,9 +227,21 @@ def _short(changed: Settings, settings: Settings, trials: Trials) -> Settings:
     share = 1.0 if trials.epochs is None else trials.epochs / settings.schedule.epochs
     epochs = max(1, round(changed.schedule.epochs * share))
     milestones = tuple(sorted({max(1, round(each * share)) for each in changed.optimization.milestones}))
+    warm, begin = changed.optimization.warmup_steps, changed.noise.start_step
     return changed.replace(
-        epochs=epochs, milestones=milestones, evaluate_every=epochs, checkpoint_every=epochs, save_all=False
+        epochs=epochs,
+        milestones=milestones,
+        warmup_steps=min(warm, max(1, round(warm * share))),
+        start_step=min(begin, max(1, round(begin * share))),
+        evaluate_every=epochs,
+        checkpoint_every=epochs,
+        save_all=False,
     )
+
+
+def _errors(outcomes: Sequence[Outcome], arm: str) -> tuple[str, ...]:
+    """Of the runs of an arm that failed."""
+    return tuple(f"seed {each.seed}: {each.error}" for each in outcomes if each.arm == arm and each.error is not None)
 
 
 def _by_seed(outcomes: Sequence[Outcome], arm: str) -> dict[int, RunResult]:

@@ -13,13 +13,24 @@ GAP = 2.0
 _ERRORS = 2.0  # standard errors by which a difference must exceed 0
 
 
-def verdicts(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> tuple[Verdict, ...]:
-    """The advice, in the order in which to follow it; never empty."""
+def verdicts(
+    facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect], *, displaced: bool = False
+) -> tuple[Verdict, ...]:
+    """The advice, in the order in which to follow it; never empty.
+
+    Args:
+        facts: Of the run.
+        scans: Of its last weights.
+        effects: Of the trials.
+        displaced: Whether the run has noise already, or what goes in its place.
+    """
     found = [
         *_updates(facts, [effect for effect in effects if effect.kind == "updates"]),
         *_tuning([effect for effect in effects if effect.kind == "tuning"]),
-        *_noise(facts, scans, [effect for effect in effects if effect.kind == "noise"]),
     ]
+    found += _own_noise([effect for effect in effects if effect.kind == "clean"])
+    if not displaced:
+        found += _noise(facts, scans, [effect for effect in effects if effect.kind == "noise"])
     if not found:
         found.append(
             Verdict(
@@ -48,6 +59,8 @@ def _standard_error(effect: Effect) -> float:
 def said(effect: Effect) -> str:
     """A difference in words."""
     difference = effect.difference
+    if difference.count == 0:
+        return f"{effect.name}: every run failed"
     return f"{effect.name} {difference.mean:+.2f} points ({difference.low:+.2f} to {difference.high:+.2f})"
 
 
@@ -91,6 +104,21 @@ def _tuning(effects: Sequence[Effect]) -> list[Verdict]:
     ]
 
 
+def _own_noise(effects: Sequence[Effect]) -> list[Verdict]:
+    """Whether the noise that a run has does it good."""
+    found = []
+    for effect in effects:
+        if helps(effect):
+            advice = "the noise of this run hurts: train with less, or none"
+        elif effect.difference.high < 0:
+            advice = "the noise of this run helps: keep it"
+        else:
+            continue
+        doubt = f"{_seeds(effects)}; other strengths were not tried: smoothout tune does"
+        found.append(Verdict(advice, said(effect), doubt))
+    return found
+
+
 def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> list[Verdict]:
     """Whether noise is worth a try, and how much."""
     if facts.gap < GAP:
@@ -103,8 +131,8 @@ def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> li
             )
         ]
     ranges = [f"{scan.low:.2g} to {scan.high:.2g} (scale {scan.scale})" for scan in scans if not math.isnan(scan.low)]
-    if effects and all(effect.difference.mean < 0 for effect in effects):
-        certain = all(effect.difference.high < 0 for effect in effects)
+    if effects and not any(effect.difference.mean >= 0 for effect in effects):  # nan where every run failed
+        certain = not any(effect.difference.high >= 0 for effect in effects)
         return [
             Verdict(
                 f"noise {'hurts' if certain else 'does not help'} in runs like this one",
@@ -114,7 +142,14 @@ def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> li
             )
         ]
     if not ranges:
-        return []
+        return [
+            Verdict(
+                "whether noise helps was not tried: find a range of strengths with `smoothout scan --strengths`",
+                f"train and hold-out accuracy are {facts.gap:.2f} points apart, and no range was found: "
+                f"{'; '.join(f'scale {scan.scale}: {scan.reason}' for scan in scans)}",
+                "the range that is looked for is a rule of thumb",
+            )
+        ]
     tried = f"; tried: {'; '.join(map(said, effects))}" if effects else ""
     helped = any(map(helps, effects))
     return [

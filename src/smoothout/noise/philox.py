@@ -56,6 +56,8 @@ def fold(seed: int, *parts: int) -> int:
         >>> fold(0, 1) != fold(0, 2) != fold(1, 1)
         True
     """
+    if len(parts) > 4:
+        raise ValueError(f"there are {len(parts)} parts to fold; expected at most 4.")
     c0, c1, c2, c3 = (*parts, 0, 0, 0, 0)[:4]
     low, high, _, _ = philox4x32((c0, c1, c2, c3), (seed & MASK32, (seed >> 32) & MASK32))
     return (high << 32) | low

@@ -46,6 +46,7 @@ class Effect:
         changes: Of the settings.
         difference: Paired, in points, over seeds.
         train: Difference in training accuracy, the same way.
+        errors: Of its runs that failed, which both leave out.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Effect:
     changes: Mapping[str, Any]
     difference: Estimate
     train: Estimate
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,9 @@ def scan(
 def _worth(points: Sequence[NoiseSharpness], classes: int | None) -> tuple[float, float, str]:
     """The range worth trying and the reason."""
     center = points[0].center.loss
-    untrained = classes is not None and center > _UNTRAINED * math.log(classes)
+    # A network that learned its training samples by heart may have as large a loss on others, but not such errors.
+    guessing = classes is not None and points[0].center.error1 > _UNTRAINED * 100 * (1 - 1 / classes)
+    untrained = guessing and center > _UNTRAINED * math.log(classes or 2)
     least, most = WORTH_UNTRAINED if untrained else WORTH
     low, high = (
         crossing(points, (lambda p: p.relative_noise) if untrained else (lambda p: p.value), level)
@@ -94,6 +96,8 @@ def _worth(points: Sequence[NoiseSharpness], classes: int | None) -> tuple[float
     else:
         why = f"where the loss rises by {least:g} to {most:g} nats, from {center:.3g}"
     if math.isnan(low) or math.isnan(high):
-        reached = max(p.relative_noise if untrained else p.value for p in points)
-        return math.nan, math.nan, f"these strengths do not reach the range ({why}; largest: {reached:.3g})"
+        found = [p.relative_noise if untrained else p.value for p in points]
+        if found[0] >= least:
+            return math.nan, math.nan, f"the weakest strength is too strong already ({why}; there: {found[0]:.3g})"
+        return math.nan, math.nan, f"these strengths do not reach the range ({why}; largest: {max(found):.3g})"
     return low, high, why

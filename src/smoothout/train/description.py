@@ -100,7 +100,13 @@ def _text(value: Any) -> str:
 def _noise(run: Run) -> str:
     noise, smoother = methods.noise_of(run.settings), run.smoother
     if not noise.on:
-        return "noise: off"
+        method = run.settings.rival.method
+        if method not in methods.RHO:
+            return "noise: off"
+        given = run.settings.rival.rho
+        rho = f"{methods.RHO[method]:g} (default)" if given is None else f"{given:g} (--rho)"
+        passes = "two passes" if method in methods.TWO_PASSES else "one pass"
+        return f"noise: off; method: {method}, rho {rho}, {passes} an update"
     summary = smoother.summary()
     if summary.weights == 0:
         warnings.warn(

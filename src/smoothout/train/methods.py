@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim import swa_utils
 
+from smoothout import _checks
+from smoothout._types import Scale, ScheduleName
 from smoothout.large_batch import partition
 from smoothout.momentum_sam import MomentumSAM
 from smoothout.running_stats import frozen_running_stats, recompute_running_stats
@@ -33,6 +35,8 @@ def check(settings: Settings) -> None:
         ValueError: Naming the option and the remedy.
     """
     rival, noise, method = settings.rival, settings.noise, settings.rival.method
+    _checks.one_of("scale", noise.scale, Scale)
+    _checks.one_of("noise_schedule", noise.noise_schedule, ScheduleName)
     for name, methods in _OWN.items():
         value = getattr(rival, name)
         if value is not None and method not in methods:

@@ -83,7 +83,9 @@ class Task:
     index: int
 
 
-def start(folder: Path, arms: Sequence[Arm], budget: Budget, *, overwrite: bool = False) -> None:
+def start(
+    folder: Path, arms: Sequence[Arm], budget: Budget, *, overwrite: bool = False, storage: str | None = None
+) -> None:
     """Make the search's folder, or check that the one there is of the same arms.
 
     Raises:
@@ -96,10 +98,16 @@ def start(folder: Path, arms: Sequence[Arm], budget: Budget, *, overwrite: bool 
         "prune": budget.prune,
         "arms": {arm.name: {"settings": arm.settings.to_json(), "space": repr(arm.space)} for arm in arms},
     }
-    if folder.exists() and not path.is_file():
-        refuse_foreign(folder)
+    if folder.exists() and not overwrite and not path.is_file():
+        raise FileExistsError(f"{folder} exists and holds no search; use another --name, or --overwrite.")
     if folder.exists() and overwrite:
+        if not path.is_file():
+            refuse_foreign(folder)
         shutil.rmtree(folder)
+    if overwrite and storage is not None:
+        known = optuna.get_all_study_names(storage)
+        for name in {_study_name(folder, arm) for arm in arms} & set(known):
+            optuna.delete_study(study_name=name, storage=storage)
     if path.is_file():
         if json.loads(path.read_text(encoding="utf-8")) != record:
             raise ValueError(
@@ -122,12 +130,13 @@ def search(
         budget: Of each arm.
         workers: Processes on this machine. Others, here or elsewhere, may work on the same storage.
         storage: An Optuna URL; by default a SQLite file in the folder.
+
+    Raises:
+        ValueError: If the storage holds another search of this name.
     """
     url = storage or f"sqlite:///{folder.resolve() / 'trials.db'}"
     for arm in arms:
-        study = _study(folder, url, arm, budget)
-        if not study.trials:
-            study.enqueue_trial(arm.space.start(arm.settings))
+        _queue_start(_study(folder, url, arm, budget), arm, budget)
     done = {arm.name: len(tried(folder, arm, budget, storage)) for arm in arms}
     # By rounds, so that an interrupted search has given every arm the same.
     missing = [
@@ -140,6 +149,23 @@ def search(
     yield total - len(missing), total
     for count, _ in enumerate(each(_try, missing, workers), 1):
         yield total - len(missing) + count, total
+
+
+def _queue_start(study: optuna.Study, arm: Arm, budget: Budget) -> None:
+    """Let the settings as given be the first trial, also where that was interrupted before it was finished."""
+    searched = {"settings": arm.settings.to_json(), "space": repr(arm.space), "seeds": list(budget.seeds)}
+    known = study.user_attrs.get("searched", searched)
+    if known != searched:
+        raise ValueError(
+            f"the storage holds a search {study.study_name!r} of other settings, ranges or seeds; use another --name, "
+            f"or --overwrite."
+        )
+    study.set_user_attr("searched", searched)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    if not any("fixed_params" in trial.system_attrs and trial.state != TrialState.FAIL for trial in study.trials):
+        study.enqueue_trial(arm.space.start(arm.settings))
 
 
 def tried(folder: Path, arm: Arm, budget: Budget, storage: str | None = None) -> list[Tried]:
@@ -176,14 +202,20 @@ def _study(folder: Path, url: str, arm: Arm, budget: Budget, seed: int = 0) -> o
         sampler=sampler,
         pruner=pruner,
         direction="maximize",
-        study_name=f"{folder.name}/{slug(arm.name)}",
+        study_name=_study_name(folder, arm),
         load_if_exists=True,
     )
 
 
+def _study_name(folder: Path, arm: Arm) -> str:
+    return f"{folder.name}/{slug(arm.name)}"
+
+
 def _try(task: Task) -> None:
     """Make one trial."""
-    seed = fold(*task.budget.seeds, _SAMPLER, task.index) % 2**32
+    # The number of trials so far, too: after one that failed the next must not draw the same values.
+    started = len(_study(task.folder, task.storage, task.arm, task.budget).trials)
+    seed = fold(task.budget.seeds[0], _SAMPLER, task.index, started) % 2**32
     study = _study(task.folder, task.storage, task.arm, task.budget, seed)
 
     def objective(trial: optuna.Trial) -> float:

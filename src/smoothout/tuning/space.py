@@ -1,5 +1,6 @@
 """What is searched over: ranges of settings."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -80,6 +81,7 @@ _RATE_AROUND = 10.0  # times and divided by the given rate
 #: Settings of the noise; an arm without noise has none of them.
 OF_NOISE = ("strength", "scale", "noise_schedule", "auto_target", "clean_share")
 KNOWN = ("lr", "strength", "rho", *RANGES)
+_OF_SCALE = {f"strength.{scale}": "strength" for scale in _STRENGTHS}
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,24 @@ class Space:
 
     Attributes:
         names: Of the settings.
-        given: Ranges that replace the usual ones.
+        given: Ranges that replace the usual ones; "strength.filter" is that of one scale.
     """
 
     names: tuple[str, ...]
     given: Mapping[str, Range]
 
     def __post_init__(self) -> None:
-        for name in (*self.names, *self.given):
+        for name in self.names:
             _checks.known("what is searched over", name, KNOWN)
         for name in self.given:
-            if name not in self.names:
+            _checks.known("what has a range", name, (*KNOWN, *_OF_SCALE))
+            if _OF_SCALE.get(name, name) not in self.names:
                 raise ValueError(f"{name} has a range and is not searched over. Add it to --over, or leave it out.")
+        if "strength" in self.given and "scale" in self.names:
+            raise ValueError(
+                "strength has one range and scale is searched over, each of which has strengths of its own. Give "
+                "--range strength.none=LOW:HIGH strength.filter=LOW:HIGH."
+            )
 
     def suggest(self, trial: Trial, settings: Settings) -> Settings:
         """The settings of a trial."""
@@ -113,8 +121,9 @@ class Space:
         """The range of a setting, and the name under which it is searched: a strength means another for each scale."""
         scale = methods.noise_of(settings).scale
         label = f"strength ({scale})" if name == "strength" and "scale" in self.names else name
-        if name in self.given:
-            return label, self.given[name]
+        for key in (f"{name}.{scale}", name):
+            if key in self.given:
+                return label, self.given[key]
         if name == "lr":
             rate = DEFAULTS["lr"] if settings.optimization.lr is None else settings.optimization.lr
             return label, Interval(rate / _RATE_AROUND, rate * _RATE_AROUND)
@@ -129,6 +138,8 @@ class Space:
             label, values = self.range(name, settings)
             value = settings.flat()[name]
             value = DEFAULTS.get(name) if value is None else value
+            if name == "strength" and value == 0 and isinstance(values, Interval):
+                value = math.sqrt(values.low * values.high)  # no strength was given: the middle
             if value in values:
                 found[label] = value
         return found
