@@ -111,7 +111,7 @@ def pair(name: str, record: Any) -> list[str]:
         f"## {name}\n",
         f"`{record['command']}`; torch {record['torch']}, {record['device']}, commit `{record['commit'][:10]}`. "
         f"Common: {', '.join(f'{key} {value}' for key, value in common.items())}. {trials} trials an arm over "
-        f"{', '.join(record['tuned'])} and the arm's own knob; seeds {seeds} of the trials. Passes are forward and "
+        f"{', '.join(record['tuned'])} and the arm's own knob; seeds of the trials: {', '.join(map(str, seeds))}. Passes are forward and "
         f"backward passes over the training samples; seconds are those of shared cores, and tell little.\n",
         *([f"{record['pair']['note']}\n"] if record["pair"].get("note") else []),
         "| arm | test | best by hold-out | train | over large batch | updates | passes | seconds | trials | chosen |",
