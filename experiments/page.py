@@ -105,13 +105,14 @@ def rule(pairs: dict[str, Any], folder: str = "") -> list[str]:
 def pair(name: str, record: Any) -> list[str]:
     """The table of a pair."""
     common = record["pair"]["common"]
-    seeds = record["pair"].get("tuning_seeds", [record.get("tuning_seed")])  # older results name one
+    tuning_seeds = record["pair"].get("tuning_seeds", [record.get("tuning_seed")])  # older results name one
+    seeds = ", ".join(map(str, tuning_seeds))
     trials = max(len(arm["trials"]) for arm in record["arms"])
     lines = [
         f"## {name}\n",
         f"`{record['command']}`; torch {record['torch']}, {record['device']}, commit `{record['commit'][:10]}`. "
         f"Common: {', '.join(f'{key} {value}' for key, value in common.items())}. {trials} trials an arm over "
-        f"{', '.join(record['tuned'])} and the arm's own knob; seeds of the trials: {', '.join(map(str, seeds))}. Passes are forward and "
+        f"{', '.join(record['tuned'])} and the arm's own knob; seeds of the trials: {seeds}. Passes are forward and "
         f"backward passes over the training samples; seconds are those of shared cores, and tell little.\n",
         *([f"{record['pair']['note']}\n"] if record["pair"].get("note") else []),
         "| arm | test | best by hold-out | train | over large batch | updates | passes | seconds | trials | chosen |",
