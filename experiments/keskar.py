@@ -5,8 +5,8 @@
 
 The networks F1 and C1 of Keskar et al. 2016 (arXiv 1609.04836) on 10 000 training images, trained by Adam with batches
 of 256 and of 10 % of the samples, at equal epochs. Every measure is taken of these checkpoints and of those of
-`pairs.py` on the same data and network, as far as they have been made (seeds 0 and 1), on training samples; then its
-rank correlation with test accuracy, with an interval by resampling arms, not runs: runs of an arm are alike.
+`pairs.py` on the same data and network, as far as they have been made (of one or two seeds), on training samples; then
+its rank correlation with test accuracy, with an interval by resampling arms, not runs: runs of an arm are alike.
 What is finished is kept. Writes experiments/results/keskar-NAME.json.
 """
 
@@ -27,11 +27,15 @@ from smoothout.train.config import Settings
 
 ADAM = {"optimizer": "Adam", "lr": 1e-3, "lr_rule": "none", "weight_decay": 0.0, "warmup_steps": 0}
 NETWORKS: dict[str, dict[str, Any]] = {
-    "fashion-f1": {"common": FASHION | ADAM | {"epochs": 30}, "seeds": (0, 1, 2, 3, 4), "samples": 1000},
-    "cifar10-shallow": {"common": CIFAR | ADAM, "seeds": (0, 1, 2), "samples": 256},
+    "fashion-f1": {
+        "common": FASHION | ADAM | {"epochs": 30},
+        "seeds": (0, 1, 2, 3, 4),
+        "pair_seeds": (0, 1),
+        "samples": 1000,
+    },
+    "cifar10-shallow": {"common": CIFAR | ADAM, "seeds": (0, 1), "pair_seeds": (0,), "samples": 256},
 }
 ARMS = {"Adam, batch 256": 256, "Adam, batch 10 %": 1000}
-PAIR_SEEDS = (0, 1)
 MEASURES = ("--measures", "noise,box,ball,adaptive,hessian", "--strengths", "0.005", "0.02", "0.1")
 RESAMPLES, RESAMPLING_SEED = 4000, 0
 
@@ -53,7 +57,11 @@ def train(name: str, jobs: int) -> dict[Path, tuple[str, int]]:
 def of_pair(name: str) -> dict[Path, tuple[str, int]]:
     """The finished runs of the pair."""
     folder = Path("runs/pairs") / name / "comparison"
-    found = {folder / comparison.slug(a) / str(s): (a, s) for a in PAIRS[name].all_arms() for s in PAIR_SEEDS}
+    found = {
+        folder / comparison.slug(a) / str(s): (a, s)
+        for a in PAIRS[name].all_arms()
+        for s in NETWORKS[name]["pair_seeds"]
+    }
     return {path: key for path, key in found.items() if (path / "result.json").is_file()}
 
 
