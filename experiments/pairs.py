@@ -180,12 +180,13 @@ ON_GPU = Pair(
 )
 AGAIN = (
     "This pair was run three times: the first search, of one seed a trial on 2000 held-out samples, ended below "
-    "settings known to be better, or at ones that break down with some seeds; in the second the knobs' ranges were so "
-    "wide that hardly a trial of the noise had a strength that fits. So its test samples have been seen before."
+    "settings known to be better, or at ones that break down with some seeds; in the second, whose test results made us "
+    "look, the knobs' ranges were so wide that hardly a trial of the noise had a strength that fits. So its test samples "
+    "have been seen before; what the earlier searches came to is listed below."
 )
 TWICE = (
     "This pair was run twice: in the first search the knobs' ranges were so wide that hardly a trial of the noise had "
-    "a strength that fits. So its test samples have been seen before."
+    "a strength that fits. So its test samples have been seen before; what the first came to is listed below."
 )
 LAMB = {"optimizer": "Lamb", "lr": 1e-2}
 PAIRS = {

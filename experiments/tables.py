@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import drawing
+from paired import by_seed, difference
 from provenance import RESULTS
 
 from smoothout.intervals import Estimate, mean_interval
@@ -24,6 +25,28 @@ def signed(estimate: Estimate) -> str:
 def brief(value: Any) -> str:
     """Three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def earlier() -> list[str]:
+    """What earlier searches of a pair came to: none is left out because it was repeated."""
+    paths = sorted((RESULTS / "earlier").glob("pairs-*.json"))
+    if not paths:
+        return []
+    arms = ("SmoothOut", "AdaSmoothOut", "auto", "EMA", "small batch", "large batch, regime adaptation")
+    lines = [
+        "## Earlier searches\n",
+        "Test points over the large batch of the same search.\n",
+        f"| search | commit | trials | large batch | {' | '.join(arms)} |",
+        f"|---|---|---|---|{'---|' * len(arms)}",
+    ]
+    for path in paths:
+        record = read(path)
+        own = mean_interval(list(by_seed(record, "large batch", "test_accuracy_last").values()))
+        cells = [path.stem.removeprefix("pairs-"), f"`{record['commit'][:10]}`"]
+        cells += [str(max(len(arm["trials"]) for arm in record["arms"])), str(own)]
+        cells += [signed(difference(record, arm, "large batch")) for arm in arms]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def fresh() -> list[str]:

@@ -193,7 +193,7 @@ def test_by_hand_goes_on_from_the_best_value(experiment, monkeypatch, tmp_path):
     assert how["holdout"] == 90.0
 
 
-@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "results").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_a_result_says_where_it_comes_from(path):
     record = json.loads(path.read_text())
     assert record["command"].startswith("python experiments/")
