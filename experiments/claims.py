@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pairs import relative_noise
 from provenance import RESULTS, write
 from torch import nn
 
 from smoothout import SmoothOut, sharpness
 from smoothout.intervals import Estimate, mean_interval
-from smoothout.train.comparison import Arm, run_all, start
+from smoothout.results.runs import read_metrics
+from smoothout.train.comparison import Arm, run_all, slug, start
 from smoothout.train.config import Settings
 
 SEEDS = (400, 401, 402, 403, 404)
@@ -246,15 +248,12 @@ def trained(name: str, options: dict[str, dict], jobs: int, keep: bool = False) 
     failed = [f"{each.arm}, seed {each.seed}: {each.error}" for each in outcomes if each.result is None]
     if failed:
         raise SystemExit("\n".join(failed))
-    from smoothout.results.runs import read_metrics
-    from smoothout.train.comparison import slug
-
     found: dict[str, list[dict]] = {arm: [] for arm in options}
     for each in outcomes:
         row = dict(vars(each.result)) if each.result else {}
         if keep:
             metrics = read_metrics(folder / slug(each.arm) / str(each.seed) / "metrics.csv")
-            row |= {"distance": metrics[-1].distance, "r": sum(m.r for m in metrics) / len(metrics)}
+            row |= {"distance": metrics[-1].distance, "r": relative_noise(folder, each)}
         found[each.arm].append(row)
     return found
 

@@ -4,8 +4,8 @@
     python experiments/keskar.py cifar10-shallow --data-dir FOLDER
 
 The networks F1 and C1 of Keskar et al. 2016 (arXiv 1609.04836) on 10 000 training images, trained by Adam with batches
-of 256 and of 10 % of the samples, at equal epochs. Every measure is taken of these checkpoints and of those of
-`pairs.py` on the same data and network, as far as they have been made (of one or two seeds), on training samples; then
+of 256 and of 10 % of the samples, at equal epochs; and the arms of `pairs.py` on the same data and network, at the
+settings that its committed result chose. Every measure is taken of all of these checkpoints, on training samples; then
 its rank correlation with test accuracy, with an interval by resampling arms, not runs: runs of an arm are alike.
 What is finished is kept. Writes experiments/results/keskar-NAME.json.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from pairs import CIFAR, FASHION, PAIRS, compare
-from provenance import write
+from provenance import RESULTS, write
 from scipy.stats import spearmanr
 
 from smoothout.cli.main import main as smoothout
@@ -40,29 +40,27 @@ MEASURES = ("--measures", "noise,box,ball,adaptive,hessian", "--strengths", "0.0
 RESAMPLES, RESAMPLING_SEED = 4000, 0
 
 
-def train(name: str, jobs: int) -> dict[Path, tuple[str, int]]:
-    """Keskar's two arms; returns arm and seed of each run's folder."""
-    network = NETWORKS[name]
-    arms = [
-        comparison.Arm(arm, Settings().replace(**network["common"] | {"batch_size": n, "ghost_batch_size": n}), None)
+def arms_of(name: str) -> list[comparison.Arm]:
+    """Keskar's two."""
+    common = NETWORKS[name]["common"]
+    return [
+        comparison.Arm(arm, Settings().replace(**common | {"batch_size": n, "ghost_batch_size": n}), None)
         for arm, n in ARMS.items()
     ]
-    folder = Path("runs/keskar") / name
-    for outcome in compare(folder, arms, network["seeds"], jobs):
+
+
+def arms_of_pair(name: str) -> list[comparison.Arm]:
+    """Those of the pair, as its result chose them."""
+    record = json.loads((RESULTS / f"pairs-{name}.json").read_text())
+    return [comparison.Arm(arm["arm"], Settings().replace(**arm["chosen"]), None) for arm in record["arms"]]
+
+
+def train(folder: Path, arms: list[comparison.Arm], seeds: tuple[int, ...], jobs: int) -> dict[Path, tuple[str, int]]:
+    """Train every arm; returns arm and seed of each run's folder."""
+    for outcome in compare(folder, arms, seeds, jobs):
         if outcome.error:
             raise SystemExit(f"{outcome.arm}, seed {outcome.seed}: {outcome.error}")
-    return {folder / comparison.slug(arm) / str(seed): (arm, seed) for arm in ARMS for seed in network["seeds"]}
-
-
-def of_pair(name: str) -> dict[Path, tuple[str, int]]:
-    """The finished runs of the pair."""
-    folder = Path("runs/pairs") / name / "comparison"
-    found = {
-        folder / comparison.slug(a) / str(s): (a, s)
-        for a in PAIRS[name].all_arms()
-        for s in NETWORKS[name]["pair_seeds"]
-    }
-    return {path: key for path, key in found.items() if (path / "result.json").is_file()}
+    return {folder / comparison.slug(arm.name) / str(seed): (arm.name, seed) for arm in arms for seed in seeds}
 
 
 def measure(name: str, paths: list[Path], jobs: int) -> list[dict[str, Any]]:
@@ -105,7 +103,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.data_dir is not None:
         os.environ["SMOOTHOUT_DATA"] = str(given.data_dir)
-    runs = train(given.network, given.jobs) | of_pair(given.network)
+    network, folder = NETWORKS[given.network], Path("runs/keskar") / given.network
+    runs = train(folder, arms_of(given.network), network["seeds"], given.jobs)
+    pair_folder = folder.with_name(f"{folder.name}-pair")
+    runs |= train(pair_folder, arms_of_pair(given.network), network["pair_seeds"], given.jobs)
     results = {key: json.loads((path / "result.json").read_text()) for path, key in runs.items()}
     accuracy = {key: result["test_accuracy_last"] for key, result in results.items()}
     values: dict[str, dict[tuple[str, int], float]] = {}
@@ -113,7 +114,7 @@ def main() -> None:
         label = " ".join([row["measure"], *(f"{k}={v}" for k, v in sorted(row["options"].items()))])
         values.setdefault(label, {})[runs[Path(row["checkpoint"])]] = row["record"]["value"]
     record = {
-        "network": NETWORKS[given.network],
+        "network": network,
         "runs": [
             {"arm": arm, "seed": seed}
             | {

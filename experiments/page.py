@@ -12,7 +12,7 @@ import tables
 from paired import by_seed, compared, difference, tuned_fixed
 from pairs import PAIRS, REFERENCE
 from provenance import RESULTS
-from tables import brief, read, signed
+from tables import average, brief, read, signed
 
 from smoothout.intervals import Estimate, mean_interval
 
@@ -22,12 +22,12 @@ HEAD = """# Evidence
 
 Written by `python experiments/page.py` from the files in `experiments/results`; each names the command that makes it
 again, the commit, versions and machine. Accuracies in percent on test samples, after the last epoch; +- and brackets
-are 95 % intervals over seeds, differences are paired by seed. Settings were chosen on held-out samples with a seed that
-the comparison does not use. Test samples were looked at once for each search; where a pair was searched again, which was
-decided after its test results were seen, the outcome of every search is listed under "Earlier searches". All arms of a pair
-have equally many trials; those with a knob of their own search one dimension more, so that a handful of trials says little
-about it, the less where "chosen" is no more than the value they started from. Every interval is taken alone: of twenty
-that leave out 0 about one does so by chance.
+are 95 % intervals over seeds, differences are paired by seed; r is the mean relative noise. Settings were chosen on
+held-out samples with a seed that the comparison does not use. Test samples were looked at once for each search; where a
+pair was searched again, which was decided after its test results were seen, the outcome of every search is listed under
+"Earlier searches". All arms of a pair have equally many trials; those with a knob of their own search one dimension
+more, so that a handful of trials says little about it, the less where "chosen" is no more than the value they started
+from. Every interval is taken alone: of twenty that leave out 0 about one does so by chance.
 """
 
 
@@ -145,6 +145,8 @@ def row(record: Any, arm: Any) -> list[str]:
     name, common = arm["arm"], record["pair"]["common"]
     train = mean(record, name, "train_accuracy_last")
     chosen = {key: value for key, value in arm["chosen"].items() if common.get(key) != value and key != "seed"}
+    r = average(run.get("r", 0.0) for run in arm["runs"])  # results of before it was kept have none
+    chosen |= {"r": r} if r else {}
     return [
         name,
         *(str(mean(record, name, key)) for key in ("test_accuracy_last", "test_accuracy_best")),

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from provenance import write
 
+from smoothout.results.runs import read_metrics
 from smoothout.train import comparison
 from smoothout.train.comparison import run_all
 from smoothout.train.config import Settings
@@ -180,9 +181,9 @@ ON_GPU = Pair(
 )
 AGAIN = (
     "This pair was run three times: the first search, of one seed a trial on 2000 held-out samples, ended below "
-    "settings known to be better, or at ones that break down with some seeds; in the second, whose test results made us "
-    "look, the knobs' ranges were so wide that hardly a trial of the noise had a strength that fits. So its test samples "
-    "have been seen before; what the earlier searches came to is listed below."
+    "settings known to be better, or at ones that break down with some seeds; in the second, whose test results made "
+    "us look, the knobs' ranges were so wide that hardly a trial of the noise had a strength that fits. So its test "
+    "samples have been seen before; what the earlier searches came to is listed below."
 )
 TWICE = (
     "This pair was run twice: in the first search the knobs' ranges were so wide that hardly a trial of the noise had "
@@ -298,7 +299,11 @@ def main() -> int:
             "arm": arm.name,
             "chosen": arm.settings.given(),
             "trials": [asdict(trial) | {"settings": None} for trial in found[arm.name]],
-            "runs": [asdict(each.result) for each in outcomes if each.arm == arm.name and each.result],
+            "runs": [
+                asdict(each.result) | {"r": relative_noise(folder / "comparison", each)}
+                for each in outcomes
+                if each.arm == arm.name and each.result
+            ],
             "errors": [each.error for each in outcomes if each.arm == arm.name and each.error],
         }
         for arm in chosen
@@ -306,6 +311,12 @@ def main() -> int:
     record = {"pair": asdict(pair), "tuned": TUNED, "arms": rows}
     print(write(f"pairs-{given.pair}", f"python experiments/pairs.py {given.pair}", record))
     return 0
+
+
+def relative_noise(folder: Path, outcome: comparison.Outcome) -> float:
+    """Mean r over the epochs of a run."""
+    rows = read_metrics(folder / comparison.slug(outcome.arm) / str(outcome.seed) / "metrics.csv")
+    return sum(row.r for row in rows) / len(rows)
 
 
 def compare(folder: Path, arms: list[comparison.Arm], seeds: tuple[int, ...], jobs: int) -> list[comparison.Outcome]:
