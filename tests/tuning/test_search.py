@@ -1,6 +1,8 @@
 """The search: equal budgets, pruning, going on, and the score."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -93,6 +95,23 @@ def test_workers_share_the_trials(tmp_path):
     start(folder, made, budget)
     assert list(search(folder, made, budget, 2))[-1] == (4, 4)
     assert [len(tried(folder, arm, budget)) for arm in made] == [2, 2]
+
+
+def test_no_two_processes_take_the_same_waiting_trial(tmp_path):
+    [arm, _], budget = arms(), Budget(1, (7,))
+    url = f"sqlite:///{tmp_path / 'trials.db'}"
+    studies = [module._study(tmp_path, url, arm, budget) for _ in range(4)]
+    waiting = threading.Barrier(len(studies))
+
+    def take(study):
+        waiting.wait()
+        return study._pop_waiting_trial_id()
+
+    with ThreadPoolExecutor(len(studies)) as pool:
+        for _ in range(10):
+            studies[0].enqueue_trial({})
+            taken = [each for each in pool.map(take, studies) if each is not None]
+            assert len(taken) == 1
 
 
 def test_another_storage(tmp_path):

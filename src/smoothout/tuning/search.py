@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from smoothout.noise.philox import fold
@@ -189,9 +190,9 @@ def _record(trial: FrozenTrial) -> Tried:
 
 def _study(folder: Path, url: str, arm: Arm, budget: Budget, seed: int = 0) -> optuna.Study:
     """The study of an arm, made if it is not there."""
+    storage = _storage(url)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.RDBStorage(url, heartbeat_interval=_HEARTBEAT)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if budget.prune:
@@ -205,6 +206,27 @@ def _study(folder: Path, url: str, arm: Arm, budget: Budget, seed: int = 0) -> o
         study_name=_study_name(folder, arm),
         load_if_exists=True,
     )
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """Trials in a database, which no two processes take the same of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(url, heartbeat_interval=_HEARTBEAT)
+    if storage.engine.dialect.name == "sqlite":
+        # It has no SELECT ... FOR UPDATE, by which Optuna takes a waiting trial elsewhere: lock before reading instead.
+        sqlalchemy.event.listen(storage.engine, "connect", _without_implicit_begin)
+        sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
+        storage.engine.dispose()  # connections made before
+    return storage
+
+
+def _without_implicit_begin(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+
+
+def _begin_immediate(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _study_name(folder: Path, arm: Arm) -> str:
