@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from smoothout.intervals import Estimate
@@ -22,13 +23,8 @@ def draw_pair(name: str, gains: Mapping[str, Estimate], cost: Mapping[str, tuple
     """
     figure = make_figure(11.5, 0.3 * len(cost) + 1.6)
     left, passes, seconds = figure.subplots(1, 3, width_ratios=(2, 1, 1))
-    for place, (arm, gain) in enumerate(reversed(gains.items())):
-        left.plot([gain.low, gain.high], [place, place], color=COLOURS[4])
-        left.plot(gain.mean, place, "o", color=COLOURS[4])
-        left.annotate(arm, (0, place), (-4, 0), textcoords="offset points", xycoords=("axes fraction", "data"),
-                      ha="right", va="center", fontsize=8)  # fmt: skip
-    left.axvline(0, color=COLOURS[0], linewidth=0.8)
-    left.set(yticks=[], xlabel="points over the tuned large batch (95 % interval)", title=name)
+    _intervals(left, gains)
+    left.set(xlabel="points over the tuned large batch (95 % interval)", title=name)
     for axes, index, label in ((passes, 0, "passes over the samples"), (seconds, 1, "seconds")):
         for number, (arm, found) in enumerate(cost.items()):
             marker = "osD^v<>PX*hp8"[number % 13]
@@ -41,18 +37,38 @@ def draw_pair(name: str, gains: Mapping[str, Estimate], cost: Mapping[str, tuple
     return write(figure, f"pair-{name}")
 
 
-def draw_strengths(strengths: Sequence[float], curves: Mapping[str, Sequence[Estimate]]) -> Path:
+def draw_gains(name: str, gains: Mapping[str, Estimate], label: str) -> Path:
+    """Differences with their intervals."""
+    figure = make_figure(7, 0.27 * len(gains) + 0.9)
+    axes = figure.subplots()
+    _intervals(axes, gains)
+    axes.set(xlabel=label)
+    return write(figure, name)
+
+
+def _intervals(axes: Axes, gains: Mapping[str, Estimate]) -> None:
+    """A line for each, named on the left."""
+    for place, (arm, gain) in enumerate(reversed(gains.items())):
+        axes.plot([gain.low, gain.high], [place, place], color=COLOURS[4])
+        axes.plot(gain.mean, place, "o", color=COLOURS[4])
+        axes.annotate(arm, (0, place), (-4, 0), textcoords="offset points", xycoords=("axes fraction", "data"),
+                      ha="right", va="center", fontsize=8)  # fmt: skip
+    axes.axvline(0, color=COLOURS[0], linewidth=0.8)
+    axes.set(yticks=[], ylim=(-0.6, len(gains) - 0.4))
+
+
+def draw_strengths(name: str, strengths: Sequence[float], curves: Mapping[str, Sequence[Estimate]]) -> Path:
     """Accuracy against strength."""
     figure = make_figure(6, 3.6)
     axes = figure.subplots()
-    for colour, (name, found) in zip(COLOURS[1:], curves.items(), strict=False):
+    for colour, (split, found) in zip(COLOURS[1:], curves.items(), strict=False):
         axes.errorbar(
-            strengths, [e.mean for e in found], [e.half_width for e in found], label=name, color=colour, capsize=2
+            strengths, [e.mean for e in found], [e.half_width for e in found], label=split, color=colour, capsize=2
         )
     axes.set(xlabel="strength a", ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    return write(figure, "strengths")
+    return write(figure, name)
 
 
 def write(figure: object, name: str) -> Path:

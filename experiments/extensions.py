@@ -101,13 +101,6 @@ def difference(one: list[dict], other: list[dict], accuracy: str = "last") -> Es
     return mean_interval([mine[seed] - theirs[seed] for seed in SEEDS])
 
 
-def verdict(found: Estimate) -> str:
-    """In words."""
-    if found.certain:
-        return "helps" if found.mean > 0 else "harms"
-    return "no difference seen"
-
-
 def main() -> None:
     """Run everything and write the table."""
     parser = argparse.ArgumentParser()
@@ -131,10 +124,9 @@ def main() -> None:
                     mean_interval([run[f"test_accuracy_{extension.accuracy}"] for run in found[mine.name]])
                 ),
                 "difference": vars(gain),
-                "verdict": verdict(gain),
             }
         )
-        print(f"{extension.name:60} {mine.name:32} {gain} {rows[-1]['verdict']}")
+        print(f"{extension.name:60} {mine.name:32} {gain}")
     runs = {name: {key: [run[key] for run in each] for key in KEPT} for name, each in found.items()}
     record = {"common": COMMON, "seeds": SEEDS, "rows": rows, "runs": runs}
     print(write("extensions", "python experiments/extensions.py", record))

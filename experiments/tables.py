@@ -1,13 +1,12 @@
 """The tables of docs/evidence.md besides the pairs', from the files in experiments/results."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import drawing
 from paired import by_seed, difference
 from provenance import RESULTS
+from scipy.stats import t
 
 from smoothout.intervals import Estimate, mean_interval
 
@@ -103,15 +102,27 @@ def extensions() -> list[str]:
         "## Extensions\n",
         f"`{record['command']}`: {', '.join(f'{key} {value}' for key, value in record['common'].items())}; "
         f"{len(record['seeds'])} seeds, paired; strengths chosen by hold-out accuracy on both sides. Passes are "
-        f"relative to what it is compared with.\n",
+        f"relative to what it is compared with. A verdict is certain if the interval leaves out 0 even when widened "
+        f"for {len(record['rows'])} comparisons (Bonferroni), probable if it does so alone.\n",
         "| extension | chosen | against | passes | test | difference | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
         cells = [row["extension"], row["chosen"], row["against"], f"{row['passes']:g}"]
-        cells += [str(Estimate(**row["test accuracy"])), signed(Estimate(**row["difference"])), row["verdict"]]
+        found = Estimate(**row["difference"])
+        cells += [str(Estimate(**row["test accuracy"])), signed(found), verdict(found, len(record["rows"]))]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def verdict(found: Estimate, comparisons: int) -> str:
+    """In words, of one of several differences."""
+    if not found.certain:
+        return "no difference seen"
+    levels = (0.025 / comparisons, 0.025)
+    wider = found.half_width * float(t.isf(levels[0], found.count - 1) / t.isf(levels[1], found.count - 1))
+    effect = "helps" if found.mean > 0 else "harms"
+    return f"{effect}, {'certain' if abs(found.mean) > wider else 'probable'}"
 
 
 def auto_target() -> list[str]:
@@ -167,22 +178,3 @@ def average(values: Any) -> float:
     """Of numbers."""
     found = list(values)
     return sum(found) / len(found)
-
-
-def claims() -> list[str]:
-    """Each claim and its verdict."""
-    found = {int(re.sub(r"\D", "", path.stem)): read(path) for path in RESULTS.glob("claim-*.json")}
-    lines = ["## Claims\n", "| claim | verdict | figures |", "|---|---|---|"]
-    for number, record in sorted(found.items()):
-        link = f"[claim-{number}.json](../experiments/results/claim-{number}.json)"
-        lines.append(f"| {number}. {record['claim']} | {record['verdict']} | {link}, `{record['command']}` |")
-    if 5 not in found:
-        return [*lines, ""]
-    curves = {name: [_estimate(each) for each in found[5][name]] for name in ("train", "test")}
-    drawn = drawing.draw_strengths(found[5]["strengths"], curves)
-    return [*lines, "", f"![Claim 5: accuracy against strength](figures/{drawn.name})", ""]
-
-
-def _estimate(shown: dict[str, float]) -> Estimate:
-    """Of a claim's record."""
-    return Estimate(shown["mean"], shown["high"] - shown["mean"], int(shown["count"]))

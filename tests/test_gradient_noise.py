@@ -64,6 +64,12 @@ def test_is_unbiased_and_its_error_is_honest():
     assert 0.5 < sum(abs(z) < 1 for z in errors) / 60 < 0.85
 
 
+def test_of_one_batch_no_error_is_known():
+    found = noise_scale(Mean(4), batches(1, 200, [1.0] * 4, 3.0, seed=0), value, ghost_batch_size=20)
+    assert math.isnan(found.standard_error)
+    assert found.doubts == ("one batch: its error is not known; give more batches",)
+
+
 def test_where_there_is_no_gradient():
     found = noise_scale(Mean(3), batches(4, 40, [0.0] * 3, 1.0, seed=3), value, ghost_batch_size=10)
     assert found.doubts

@@ -121,6 +121,8 @@ def _pooled(found: Sequence[tuple[float, float]], size: int, count: int) -> Nois
     doubts = []
     if square <= 0:
         doubts.append("the gradient is not told apart from 0: the noise scale is larger than these batches can show")
+    elif n < 2:
+        doubts.append("one batch: its error is not known; give more batches")
     elif not error <= value / 2:
         doubts.append("the standard error exceeds half of the value; use more batches")
     return NoiseScale(value, error, variance, square, size, count, n, tuple(doubts))

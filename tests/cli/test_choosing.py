@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -65,7 +66,12 @@ def test_scan_of_initial_weights(capsys):
         (["scan", "{run}", "--pairs", "1"], "pairs is 1; expected a whole number >= 2"),
         (["scan", "{run}/nowhere"], "is no checkpoint; expected a folder"),
         (["diagnose", "{run}", "--seeds", "1"], "the seeds are \\(1,\\); expected two or more"),
-        (["diagnose", "{run}/checkpoints"], "holds no run"),
+        (["diagnose", "{run}/checkpoints"], "is neither a run nor a checkpoint; expected a folder such as runs/NAME"),
+        (["diagnose", "{run}/config.json"], "is a file, which does not say how it was trained"),
+        (
+            ["tune", "--method", "lpf", "--strength", "0.1", "--over", "scale"],
+            "scale is searched over and the method lpf",
+        ),
         (["tune", "--over", "depth"], "what is searched over is 'depth'; expected one of"),
         (["tune", "--trials", "0"], "trials is 0; expected a whole number >= 1"),
         (["tune", "--strength", "auto", "--over", "strength"], "strength is 'auto' and searched over"),
@@ -105,8 +111,11 @@ def test_diagnose(short_run, capsys):
     assert kinds.count("tuning") == 5
     assert "noise" in kinds
     assert all(effect["difference"]["count"] == 2 for effect in record["effects"])
-    again = said(words, capsys)  # finished trials are kept
-    assert again[1].splitlines()[-1] == text.splitlines()[-1]
+    results = list((short_run / "diagnosis").rglob("result.json"))
+    made = {path: path.stat().st_mtime_ns for path in results}
+    assert len(made) == 2 * (1 + len(kinds))
+    assert said(words, capsys)[1].splitlines()[-1] == text.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in results} == made  # finished trials are kept
 
 
 @pytest.mark.parametrize("method", ["smoothout", "momentum_sam", "sam", "ema"])
@@ -171,6 +180,17 @@ def test_a_run_of_small_batches_is_diagnosed(tmp_path, capsys):
     status, text = said(["diagnose", tmp_path / "small", "--no-trials", "--samples", 100], capsys)
     assert status == 0
     assert "gradient noise scale" in text
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_diagnose_a_checkpoint(copied, short_run, tmp_path, capsys):
+    place, folder = short_run / "checkpoints" / "best", short_run
+    if copied:
+        place, folder = shutil.copytree(place, tmp_path / "best"), tmp_path
+    status, text = said(["diagnose", place, "--no-trials", "--samples", 200], capsys)
+    assert status == 0
+    assert "sharpness, nats by which noise of scale filter raises the loss: " in text
+    assert (folder / "diagnosis-of-best-without-trials.json").is_file()
 
 
 def test_diagnose_without_trials(short_run, capsys):

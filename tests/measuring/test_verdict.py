@@ -80,6 +80,24 @@ def test_without_a_gap_there_is_nothing_to_close():
     assert "1.00 points apart (71.00 and 70.00 %)" in verdict.reason
 
 
+def test_noise_that_helped_is_named_although_there_is_no_gap():
+    facts = dataclasses.replace(FACTS, train_accuracy=71.0)
+    found = advice(facts, effects=[dataclasses.replace(effect("noise", 3.0, 3.1, 2.9), scale="none")])
+    assert found == ["noise helps: try strengths 0.01 to 0.04 (scale none)"]
+
+
+def test_a_scale_that_hurts_is_not_named():
+    scans = (SCANS[0], Scan("filter", (), 0.1, 0.4, "why"))
+    plain, by_filter = effect("noise", 3.0, 3.1, 2.9), effect("noise", -3.0, -3.1, -2.9)
+    tried = [dataclasses.replace(plain, scale="none"), dataclasses.replace(by_filter, scale="filter")]
+    assert advice(scans=scans, effects=tried) == ["noise helps: try strengths 0.01 to 0.04 (scale none)"]
+
+
+def test_nothing_tried_is_nothing_said():
+    [verdict] = verdicts(FACTS, SCANS, [], displaced=True)
+    assert verdict.advice == "nothing can be said without trials: leave --no-trials out"
+
+
 def test_where_nothing_helps():
     nothing = (dataclasses.replace(SCANS[0], low=math.nan, high=math.nan),)
     tried = [effect("noise", 0.1, 0.2, 0.1)]

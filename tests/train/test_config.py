@@ -57,6 +57,11 @@ def test_other_schemas_and_settings_are_refused():
         ({"milestones": (3,), "lr_schedule": "cosine"}, "lr_schedule is 'cosine' and milestones are given"),
         ({"lr_decay": 0.5, "lr_schedule": "cosine"}, "lr_schedule is 'cosine' and lr_decay is given"),
         ({"regime_multiplier": 0}, "regime_multiplier is 0"),
+        ({"method": "sam", "rho": -0.1}, "rho is -0.1; expected a finite number > 0"),
+        ({"method": "ema", "average_decay": float("nan")}, "average_decay is nan; expected a number from 0 up to 1"),
+        ({"method": "swa", "average_start": 1.5}, "average_start is 1.5; expected a number from 0 up to 1"),
+        ({"strength": "auto", "auto_target": -1.0}, "target is -1.0"),
+        ({"strength": "auto", "denoise": False}, 'strength is "auto" and denoise off.*Leave --no-denoise out'),
     ],
 )
 def test_impossible_settings(changes, text):

@@ -160,6 +160,39 @@ def test_the_given_settings_are_tried_although_the_first_trial_was_interrupted(t
     assert 0.05 in [trial.values["lr"] for trial in tried(folder, made[0], budget)]
 
 
+def test_the_given_settings_are_tried_although_the_process_that_tried_them_has_vanished(tmp_path, monkeypatch):
+    folder, made, budget = tmp_path / "search", arms()[1:], Budget(2, (7,), prune=False)
+    monkeypatch.setattr(module, "score", lambda *_: 1.0)
+    start(folder, made, budget)
+    url = f"sqlite:///{folder / 'trials.db'}"
+    study = module._study(folder, url, made[0], budget)
+    module._queue_start(study, made[0], budget)
+    study._storage.record_heartbeat(study._pop_waiting_trial_id())  # and was then killed
+    searching = search(folder, made, budget, 1)
+    assert next(searching) == (0, 2)  # restarted at once: the trial may still be alive
+    with module._storage(url).engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'")
+    assert list(searching)[-1] == (2, 2)
+    assert [trial.values["lr"] for trial in tried(folder, made[0], budget)].count(0.05) == 1
+
+
+def test_where_nothing_is_searched_over_one_trial_says_all(tmp_path):
+    folder, budget = tmp_path / "search", Budget(3, (7,), prune=False)
+    made = [arms()[0], Arm("no noise", settings(strength=0.0, epochs=2), Space((), {}))]
+    assert finish(folder, made, budget)[-1] == (4, 4)
+    assert [len(tried(folder, arm, budget)) for arm in made] == [3, 1]
+
+
+def test_pruning_waits_for_a_third_of_the_stretched_run(tmp_path):
+    adapted = settings(
+        strength=0.0, epochs=6, batch_size=400, ghost_batch_size=100, base_batch=100, regime_adaptation=True
+    )
+    study = module._study(
+        tmp_path, f"sqlite:///{tmp_path / 'trials.db'}", Arm("arm", adapted, Space(("lr",), {})), Budget(2, (7,))
+    )
+    assert study.pruner._n_warmup_steps == 8  # of 6 * 4 epochs
+
+
 def test_many_seeds_a_trial_do_not_make_all_trials_equal(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "score", lambda *_: 1.0)
     folder, made, budget = tmp_path / "search", arms()[1:], Budget(3, (7, 8, 9, 10, 11), prune=False)

@@ -58,6 +58,25 @@ def test_without_a_given_strength_the_search_starts_in_the_middle():
     assert given.start(Settings()) == {"strength": pytest.approx(0.02)}
 
 
+@pytest.mark.parametrize(
+    "method, name, value",
+    [
+        ("sam", "rho", 0.05),
+        ("asam", "rho", 0.5),
+        ("momentum_sam", "rho", 0.3),
+        ("ema", "average_decay", 0.99),
+        ("swa", "average_start", 0.75),
+    ],
+)
+def test_a_methods_own_setting_starts_at_its_default(method, name, value):
+    assert Space((name,), {}).start(Settings().replace(method=method)) == {name: value}
+
+
+def test_words_have_no_interval():
+    with pytest.raises(ValueError, match="scale has the range 0.1:0.5; expected words with commas"):
+        Space(("scale",), parse_ranges(["scale=0.1:0.5"]))
+
+
 def test_a_range_for_each_scale():
     space = Space(("strength", "scale"), parse_ranges(["strength.none=0.01:0.05", "strength.filter=0.1:0.5"]))
     assert space.range("strength", Settings()) == ("strength (none)", Interval(0.01, 0.05))

@@ -1,5 +1,6 @@
 """``smoothout diagnose``."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from smoothout.measuring.diagnosis import Trials, diagnose
 from smoothout.results.diagnosis import Diagnosis, Facts
 from smoothout.results.files import write_json
 from smoothout.results.gradient_noise import NoiseScale
+from smoothout.results.scan import Scan
 from smoothout.train import checkpoint
-from smoothout.train.run_folder import RunFolder
 
 DESCRIPTION = (
     "Say why a run does worse than it should, and what would help: more updates, other rates, or noise. Trains it "
@@ -30,7 +31,7 @@ class Arguments:
     """What to diagnose."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a finished run, which may be a short one."""
+    """Folder of a finished run, which may be a short one, or of a checkpoint, such as RUN/checkpoints/best."""
     epochs: int | None = None
     """Epochs of each trial [None: those of the run]."""
     seeds: tuple[int, ...] = (300, 301, 302)
@@ -56,28 +57,49 @@ def run(arguments: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    folder = RunFolder.open(chosen.run)
-    if not (folder.path / "result.json").is_file():
-        raise FileNotFoundError(
-            f"{folder.path} is not finished; expected result.json there. Go on with: smoothout train --name "
-            f"{folder.path.name} --resume."
-        )
-    settings = checkpoint.load_settings(checkpoint.find(folder.path), **chosen.replacements.given)
+    folder, name = _written_to(chosen.run)
+    settings = checkpoint.load_settings(checkpoint.find(chosen.run), **chosen.replacements.given)
     trials = Trials(chosen.epochs, chosen.seeds if chosen.trials else (), chosen.jobs)
     with progress(console, "trials") as tell:
-        found = diagnose(folder.path, settings, trials, chosen.samples, tell)
+        found = diagnose(chosen.run, folder / "diagnosis", settings, trials, chosen.samples, tell)
     for line in report(found):
         console.print(line, markup=False) if isinstance(line, str) else console.print(line)
     # Without trials it is another diagnosis, which must not replace a whole one.
-    path = folder.path / ("diagnosis.json" if chosen.trials else "diagnosis-without-trials.json")
+    path = folder / f"{name}{'' if chosen.trials else '-without-trials'}.json"
     write_json(path, found)
     console.print(f"written: {path}", markup=False)
     return 0
 
 
+def _written_to(path: Path) -> tuple[Path, str]:
+    """Folder and name of the diagnosis of a run or checkpoint.
+
+    Raises:
+        FileNotFoundError: If it is neither, or the run is not finished.
+    """
+    if path.is_file():
+        raise FileNotFoundError(
+            f"{path} is a file, which does not say how it was trained; expected the folder of a run or of a checkpoint."
+        )
+    if (path / checkpoint.STATE).is_file():
+        of_run = path.resolve().parent.name == "checkpoints"
+        return (path.resolve().parents[1] if of_run else path.parent), f"diagnosis-of-{path.name}"
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{path} is neither a run nor a checkpoint; expected a folder such as runs/NAME or "
+            f"runs/NAME/checkpoints/last."
+        )
+    if not (path / "result.json").is_file():
+        raise FileNotFoundError(
+            f"{path} is not finished; expected result.json there. Go on with: smoothout train --name {path.name} "
+            f"--resume. Or name its checkpoint: {path / 'checkpoints' / 'last'}."
+        )
+    return path, "diagnosis"
+
+
 def report(found: Diagnosis) -> list[str | Table]:
     """Facts, effects and verdicts."""
-    lines: list[str | Table] = _facts(found.facts)
+    lines: list[str | Table] = [*_facts(found.facts), *map(_sharpness, found.scans)]
     if found.effects:
         lines.append(_effects(found))
         lines += [f"failed: {effect.name}, {error}" for effect in found.effects for error in effect.errors]
@@ -89,7 +111,7 @@ def report(found: Diagnosis) -> list[str | Table]:
 def _facts(facts: Facts) -> list[str | Table]:
     return [
         f"updates: {facts.updates}, of {facts.samples_per_update} samples",
-        f"accuracy, last epoch: train {facts.train_accuracy:.2f} %, hold-out {facts.holdout_accuracy:.2f} %; loss "
+        f"accuracy: train {facts.train_accuracy:.2f} %, hold-out {facts.holdout_accuracy:.2f} %; loss "
         f"{facts.train_loss:.4g} and {facts.holdout_loss:.4g}",
         f"gradient noise scale, about the critical batch size: {_scale(facts.at_start)} at the start, "
         f"{_scale(facts.at_end)} at the end",
@@ -100,6 +122,14 @@ def _scale(scale: NoiseScale) -> str:
     """Never without its error, and marked if it is doubtful."""
     error = "" if scale.standard_error != scale.standard_error else f" +- {scale.standard_error:.2g}"
     return f"{scale.value:.3g}{error}{f' (!: {scale.doubts[0]})' if scale.doubts else ''} samples"
+
+
+def _sharpness(scan: Scan) -> str:
+    """The rise of the loss under noise, in the range worth trying; at the strongest noise where there is none."""
+    points = [point for point in scan.points if scan.worth(point)] or list(scan.points[-1:])
+    rises = ", ".join(f"{point.value:.2g} +- {point.standard_error:.1g} at {point.strength:.2g}" for point in points)
+    worth = scan.reason if math.isnan(scan.low) else f"strengths worth trying: {scan.low:.2g} to {scan.high:.2g}"
+    return f"sharpness, nats by which noise of scale {scan.scale} raises the loss: {rises}; {worth}"
 
 
 def _effects(found: Diagnosis) -> Table:

@@ -116,6 +116,12 @@ def arms_of(settings: Settings, wanted: Search) -> list[Arm]:
             "strength is 0 and not searched over, so that both arms would be without noise. Add strength to --over, or "
             "give --strength."
         )
+    for name in wanted.over:
+        if name in methods.NOISES.get(settings.rival.method, {}):
+            raise ValueError(
+                f"{name} is searched over and the method {settings.rival.method}, which sets it. Take it out of "
+                f"--over, or leave --method out."
+            )
     names = tuple(name for name in wanted.over if name not in (*OF_NOISE, "rho", "average_decay", "average_start"))
     plain = settings.replace(
         strength=0.0, clean_share=0.0, method="smoothout", rho=None, average_decay=None, average_start=None

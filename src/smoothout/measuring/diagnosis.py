@@ -57,12 +57,13 @@ class Trials:
 
 
 def diagnose(
-    path: Path, settings: Settings, trials: Trials, samples: int, told: Callable[[int, int], None]
+    path: Path, folder: Path, settings: Settings, trials: Trials, samples: int, told: Callable[[int, int], None]
 ) -> Diagnosis:
     """Diagnose a run.
 
     Args:
-        path: Its folder; trials go to its ``diagnosis`` folder, where finished ones are kept.
+        path: Its folder, or a checkpoint's.
+        folder: Of the trials, where finished ones are kept.
         settings: Of the run; code of the user's named again.
         trials: No seeds for none of them.
         samples: Of the training samples, for the scans.
@@ -73,7 +74,7 @@ def diagnose(
     facts = facts_of(path, settings)
     scans = tuple(_scans(path, settings, samples))
     changes = dict(steps(settings, facts, scans)) if trials.seeds else {}
-    effects = tuple(_effects(path / "diagnosis", settings, changes, trials, told)) if changes else ()
+    effects = tuple(_effects(folder, settings, changes, trials, told)) if changes else ()
     return Diagnosis(facts, scans, effects, verdicts(facts, scans, effects, displaced=_displaced(settings)))
 
 
@@ -219,6 +220,7 @@ def _effects(
             mean_interval([one.holdout_accuracy_last - other.holdout_accuracy_last for one, other in pairs]),
             mean_interval([one.train_accuracy_last - other.train_accuracy_last for one, other in pairs]),
             _errors(outcomes, name),
+            each.noise.scale if kind == "noise" else None,
         )
 
 

@@ -31,7 +31,15 @@ def verdicts(
     found += _own_noise([effect for effect in effects if effect.kind == "clean"])
     if not displaced:
         found += _noise(facts, scans, [effect for effect in effects if effect.kind == "noise"])
-    if not found:
+    if not found and not effects:
+        found.append(
+            Verdict(
+                "nothing can be said without trials: leave --no-trials out",
+                "the run has noise already, or what goes in its place, and no change was tried in training",
+                "the facts above stand for themselves",
+            )
+        )
+    elif not found:
         found.append(
             Verdict(
                 "nothing that was tried helps: leave these settings as they are",
@@ -121,7 +129,8 @@ def _own_noise(effects: Sequence[Effect]) -> list[Verdict]:
 
 def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> list[Verdict]:
     """Whether noise is worth a try, and how much."""
-    if facts.gap < GAP:
+    helped = any(map(helps, effects))
+    if facts.gap < GAP and not helped:
         return [
             Verdict(
                 "noise is not what this run lacks",
@@ -130,7 +139,9 @@ def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> li
                 "a longer run, or a larger network, may overfit and then be helped",
             )
         ]
-    ranges = [f"{scan.low:.2g} to {scan.high:.2g} (scale {scan.scale})" for scan in scans if not math.isnan(scan.low)]
+    harmful = {effect.scale for effect in effects if effect.difference.high < 0}
+    found = [scan for scan in scans if not math.isnan(scan.low) and scan.scale not in harmful]
+    ranges = [f"{scan.low:.2g} to {scan.high:.2g} (scale {scan.scale})" for scan in found]
     if effects and not any(effect.difference.mean >= 0 for effect in effects):  # nan where every run failed
         certain = not any(effect.difference.high >= 0 for effect in effects)
         return [
@@ -151,7 +162,6 @@ def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> li
             )
         ]
     tried = f"; tried: {'; '.join(map(said, effects))}" if effects else ""
-    helped = any(map(helps, effects))
     return [
         Verdict(
             f"noise {'helps' if helped else 'may help'}: try strengths {' or '.join(ranges)}",

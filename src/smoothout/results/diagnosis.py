@@ -47,6 +47,7 @@ class Effect:
         difference: Paired, in points, over seeds.
         train: Difference in training accuracy, the same way.
         errors: Of its runs that failed, which both leave out.
+        scale: Of the noise, where that was the change.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Effect:
     difference: Estimate
     train: Estimate
     errors: tuple[str, ...] = ()
+    scale: str | None = None
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,12 @@ class Noise:
     def __post_init__(self) -> None:
         if self.strength != "auto":
             _checks.nonnegative("strength", self.strength, 'Use 0 to switch the noise off, or "auto".')
+        AutoStrength(self.auto_target, self.auto_measure, self.auto_speed)  # raises where a value is none
+        if self.strength == "auto" and not self.denoise:
+            raise ValueError(
+                'strength is "auto" and denoise off, so that no loss would be that of clean weights. Leave '
+                "--no-denoise out, or give a number."
+            )
 
     @property
     def on(self) -> bool:
@@ -224,6 +230,12 @@ class Rival:
 
     def __post_init__(self) -> None:
         _checks.one_of("method", self.method, MethodName)
+        if self.rho is not None and self.method != "momentum_sam":  # whose negative values have a meaning
+            _checks.positive("rho", self.rho, "It is the length of the move, such as 0.05.")
+        for name in ("average_decay", "average_start"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}; expected a number from 0 up to 1, such as 0.9.")
 
 
 @dataclass(frozen=True)

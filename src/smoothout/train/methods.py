@@ -28,6 +28,11 @@ _OWN = {"rho": tuple(RHO), "average_decay": ("ema",), "average_start": ("swa",)}
 _DECAY, _START = 0.99, 0.75
 
 
+def default(name: str, method: str) -> float | None:
+    """Of a method's own setting; None for what is no such setting."""
+    return {"rho": RHO.get(method), "average_decay": _DECAY, "average_start": _START}.get(name)
+
+
 def check(settings: Settings) -> None:
     """Raise where a method cannot go with an option.
 

@@ -52,9 +52,8 @@ def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None
     sizes = tuple(partition(samples, batches.batch_size))
     base = settings.optimization.base_batch or batches.ghost_batch_size
     per_update = min(batches.batch_size * batches.accumulation, samples)
-    # Regime adaptation (Hoffer et al. 2017, section 5): as many updates as the base batch would make.
-    stretch = schedule.regime_multiplier * (math.ceil(per_update / base) if schedule.regime_adaptation else 1)
-    epochs = schedule.epochs * stretch
+    factor = stretch(settings, per_update)
+    epochs = schedule.epochs * factor
     if schedule.start_epoch >= epochs:
         raise ValueError(f"start_epoch is {schedule.start_epoch} of {epochs} epochs; expected it below them.")
     return Plan(
@@ -62,8 +61,18 @@ def make_plan(settings: Settings, samples: int, model_regime: ModelRegime | None
         sizes,
         updates_per_epoch=-(-len(sizes) // batches.accumulation),
         epochs=epochs,
-        stretch=stretch,
+        stretch=factor,
         base_batch=base,
         lr_factor=learning_rate_factor(settings.optimization.lr_rule, per_update, base),
-        phases=resolve(settings.optimization, model_regime, epochs, stretch),
+        phases=resolve(settings.optimization, model_regime, epochs, factor),
     )
+
+
+def stretch(settings: Settings, samples_per_update: int) -> int:
+    """Factor on the epochs: regime adaptation makes as many updates as the base batch would.
+
+    Hoffer et al. 2017 (arXiv 1705.08741), section 5.
+    """
+    schedule = settings.schedule
+    base = settings.optimization.base_batch or settings.batches.ghost_batch_size
+    return schedule.regime_multiplier * (math.ceil(samples_per_update / base) if schedule.regime_adaptation else 1)

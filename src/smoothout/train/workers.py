@@ -1,11 +1,13 @@
 """Worker processes on one machine."""
 
 import contextlib
-import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -41,6 +43,15 @@ def processes(workers: int, preload: str) -> Iterator[ProcessPoolExecutor]:
 def _start(threads: int) -> None:
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the keyboard
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """A process that was killed cannot end its workers, which would wait for ever."""
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def each(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:

@@ -18,6 +18,7 @@ from smoothout.results.runs import EpochMetrics, Risk
 from smoothout.train.comparison import slug
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
+from smoothout.train.plan import stretch
 from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder, refuse_foreign
 from smoothout.train.workers import each
@@ -144,12 +145,17 @@ def search(
         Task(folder, url, arm, budget, index)
         for index in range(budget.trials)
         for arm in arms
-        if index >= done[arm.name]
+        if done[arm.name] <= index < trials_of(arm, budget)
     ]
-    total = len(arms) * budget.trials
+    total = sum(trials_of(arm, budget) for arm in arms)
     yield total - len(missing), total
     for count, _ in enumerate(each(_try, missing, workers), 1):
         yield total - len(missing) + count, total
+
+
+def trials_of(arm: Arm, budget: Budget) -> int:
+    """How many an arm gets: those of the budget, or one where nothing is searched over and all would be equal."""
+    return budget.trials if arm.space.names else 1
 
 
 def _queue_start(study: optuna.Study, arm: Arm, budget: Budget) -> None:
@@ -173,7 +179,7 @@ def tried(folder: Path, arm: Arm, budget: Budget, storage: str | None = None) ->
     """The finished trials of an arm, of those that the budget allows the first."""
     url = storage or f"sqlite:///{folder.resolve() / 'trials.db'}"
     finished = [trial for trial in _study(folder, url, arm, budget).trials if trial.state in _FINISHED]
-    return [_record(trial) for trial in finished[: budget.trials]]
+    return [_record(trial) for trial in finished[: trials_of(arm, budget)]]
 
 
 def best(found: Sequence[Tried]) -> Tried:
@@ -196,7 +202,8 @@ def _study(folder: Path, url: str, arm: Arm, budget: Budget, seed: int = 0) -> o
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if budget.prune:
-        warm = arm.settings.schedule.epochs // 3
+        batches = arm.settings.batches
+        warm = arm.settings.schedule.epochs * stretch(arm.settings, batches.batch_size * batches.accumulation) // 3
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_BEFORE_PRUNING, n_warmup_steps=warm)
     return optuna.create_study(
         storage=storage,
@@ -239,6 +246,7 @@ def _try(task: Task) -> None:
     started = len(_study(task.folder, task.storage, task.arm, task.budget).trials)
     seed = fold(task.budget.seeds[0], _SAMPLER, task.index, started) % 2**32
     study = _study(task.folder, task.storage, task.arm, task.budget, seed)
+    _queue_start(study, task.arm, task.budget)  # again, if the process that had taken it has vanished since
 
     def objective(trial: optuna.Trial) -> float:
         settings = task.arm.space.suggest(trial, task.arm.settings)

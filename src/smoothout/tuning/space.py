@@ -71,7 +71,7 @@ RANGES: Mapping[str, Range] = {
     "auto_target": Interval(0.02, 1.0),
     "clean_share": Choice((0.25, 0.5, 0.75)),
     "average_decay": Choice((0.9, 0.95, 0.98, 0.99, 0.995, 0.999)),
-    "average_start": Choice((0.5, 0.6, 0.7, 0.8, 0.9)),
+    "average_start": Choice((0.5, 0.6, 0.75, 0.9)),
     "momentum": Choice((0.0, 0.5, 0.8, 0.9, 0.95, 0.98)),
     "label_smoothing": Choice((0.0, 0.05, 0.1, 0.2)),
 }
@@ -80,6 +80,7 @@ _RHOS = {"momentum_sam": Interval(0.03, 3.0), "sam": Interval(0.01, 1.0), "asam"
 _RATE_AROUND = 10.0  # times and divided by the given rate
 #: Settings of the noise; an arm without noise has none of them.
 OF_NOISE = ("strength", "scale", "noise_schedule", "auto_target", "clean_share")
+_WORDS = ("scale", "noise_schedule")  # whose values are no numbers
 KNOWN = ("lr", "strength", "rho", *RANGES)
 _OF_SCALE = {f"strength.{scale}": "strength" for scale in _STRENGTHS}
 
@@ -99,8 +100,10 @@ class Space:
     def __post_init__(self) -> None:
         for name in self.names:
             _checks.known("what is searched over", name, KNOWN)
-        for name in self.given:
+        for name, values in self.given.items():
             _checks.known("what has a range", name, (*KNOWN, *_OF_SCALE))
+            if isinstance(values, Interval) and name in _WORDS:
+                raise ValueError(f"{name} has the range {values.low:g}:{values.high:g}; expected words with commas.")
             if _OF_SCALE.get(name, name) not in self.names:
                 raise ValueError(f"{name} has a range and is not searched over. Add it to --over, or leave it out.")
         if "strength" in self.given and "scale" in self.names:
@@ -137,7 +140,8 @@ class Space:
         for name in self.names:
             label, values = self.range(name, settings)
             value = settings.flat()[name]
-            value = DEFAULTS.get(name) if value is None else value
+            if value is None:
+                value = DEFAULTS.get(name, methods.default(name, settings.rival.method))
             if name == "strength" and value == 0 and isinstance(values, Interval):
                 value = math.sqrt(values.low * values.high)  # no strength was given: the middle
             if value in values:
