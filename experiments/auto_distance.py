@@ -1,6 +1,6 @@
 """A third target for ``strength="auto"``: how far the noise moves the outputs.
 
-    python experiments/auto_distance.py [--jobs 2]
+    python experiments/auto_distance.py [--jobs 2] [--minutes 120]
 
 The networks, settings and seeds of `auto_target.py`, to whose rows these belong; plain noise. The distance is the total
 variation between class probabilities with and without noise, on one ghost batch an update, which takes two forward
@@ -10,6 +10,7 @@ passes of it. Finished runs are kept. Writes experiments/results/auto_distance.j
 import argparse
 from pathlib import Path
 
+import command
 from auto_target import NETWORKS, SEEDS
 from provenance import write
 from variants import Variant, distance_controller, run_variants
@@ -19,9 +20,7 @@ TARGETS = (0.03, 0.06, 0.12, 0.24)
 
 def main() -> None:
     """Run everything and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=2)
-    jobs = parser.parse_args().jobs
+    jobs = command.parse(argparse.ArgumentParser()).jobs
     variants = [
         Variant(f"distance {target:g}, none", {"strength": 0.01}, distance_controller(target)) for target in TARGETS
     ]

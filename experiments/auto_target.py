@@ -1,6 +1,6 @@
 """Which target `strength="auto"` should follow: a gap or a ratio, how large, plain or by filter.
 
-    python experiments/auto_target.py [--jobs 2]
+    python experiments/auto_target.py [--jobs 2] [--minutes 120]
 
 The MLP and the small convolutional network on MNIST-1D, batch 1000, at settings that nobody tuned. Hold-out accuracy
 after the last epoch, with seeds that no other experiment uses. What is finished is kept: the same command goes on.
@@ -10,6 +10,7 @@ Writes experiments/results/auto_target.json.
 import argparse
 from pathlib import Path
 
+import command
 from provenance import write
 
 from smoothout.train.comparison import Arm, run_all, start
@@ -68,9 +69,7 @@ def table(network: str, folder: Path, noises: dict[str, dict], jobs: int) -> lis
 
 def main() -> None:
     """Run everything and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=2)
-    jobs = parser.parse_args().jobs
+    jobs = command.parse(argparse.ArgumentParser()).jobs
     rows = []
     for network in NETWORKS:
         rows += table(network, Path("runs/auto-target") / network, trials(), jobs)

@@ -1,6 +1,6 @@
 """The claims of the paper and of this project, one by one, each with its figures and a verdict either way.
 
-    python experiments/claims.py [1 2 3 ...] [--jobs 2]
+    python experiments/claims.py [1 2 3 ...] [--jobs 2] [--minutes 120]
 
 Claims 1 to 3 are about the mathematics and are computed; 5 to 7 train the MLP on MNIST-1D, at settings that nobody
 tuned, with seeds of their own; 4 and 8 read what `pairs.py`, the demo and `experiments/sharpness` have measured. Each
@@ -10,6 +10,7 @@ page of each.
 
 import argparse
 
+import command
 from claim import CLAIMS
 from provenance import write
 
@@ -18,8 +19,7 @@ def main() -> None:
     """Test the claims that are asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("claims", nargs="*", type=int, choices=list(CLAIMS), default=list(CLAIMS))
-    parser.add_argument("--jobs", type=int, default=2)
-    given = parser.parse_args()
+    given = command.parse(parser)
     for number in given.claims:
         claim = CLAIMS[number]
         record = {"claim": claim.CLAIM, **claim.measure(given.jobs)}

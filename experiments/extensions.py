@@ -1,6 +1,6 @@
 """Extensions of the method: which of them add something to plain noise at the same number of updates.
 
-    python experiments/extensions.py [--jobs 2]
+    python experiments/extensions.py [--jobs 2] [--minutes 120]
 
 The MLP on MNIST-1D, batch 1000, at settings that nobody tuned and where noise helps: a = 0.03, or 0.2 by filter. Each
 extension is paired by seed with the plain noise that it changes. Where it may want another strength, several are tried
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import command
 from provenance import write
 from variants import Variant, antithetic, run_variants, statistics_of_the_first
 
@@ -103,12 +104,11 @@ def difference(one: list[dict], other: list[dict], accuracy: str = "last") -> Es
 
 def main() -> None:
     """Run everything and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=2)
+    jobs = command.parse(argparse.ArgumentParser()).jobs
     tried = [*extensions()]
     variants = {each.name: each for extension in tried for each in (*extension.candidates, *extension.base)}
     variants["no noise"] = Variant("no noise", {})
-    found = run_variants(Path("runs/extensions"), list(variants.values()), COMMON, SEEDS, parser.parse_args().jobs)
+    found = run_variants(Path("runs/extensions"), list(variants.values()), COMMON, SEEDS, jobs)
     rows = []
     for extension in tried:
         mine = chosen(extension.candidates, found, extension.accuracy)

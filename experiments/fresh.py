@@ -1,6 +1,6 @@
 """A pair that the tools were not built on: where diagnose and tune lead, against tuning by hand at the same budget.
 
-    python experiments/fresh.py [--jobs 2]
+    python experiments/fresh.py [--jobs 2] [--minutes 120]
 
 An MLP on 2000 Fashion-MNIST images of 14x14 pixels, batch 500. The tools' way: train once as it is, `smoothout
 diagnose`, its best step as the start of `smoothout tune`, with the strengths that it names. By hand: one setting after
@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import command
 from pairs import TUNING_SEED, compare
 from provenance import write
 
@@ -150,9 +151,7 @@ def sweeps(best: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Search in both ways, compare, and write the result."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=2)
-    jobs = parser.parse_args().jobs
+    jobs = command.parse(argparse.ArgumentParser()).jobs
     FOLDER.mkdir(parents=True, exist_ok=True)
     tools, how = by_tools(jobs)
     hand, steps = by_hand(how["runs"])

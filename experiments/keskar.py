@@ -1,6 +1,6 @@
 """Keskar's table, and which measures of sharpness agree with accuracy.
 
-    python experiments/keskar.py fashion-f1 [--jobs 2] [--data-dir data]
+    python experiments/keskar.py fashion-f1 [--jobs 2] [--minutes 120] [--data-dir data]
     python experiments/keskar.py cifar10-shallow --data-dir FOLDER
 
 The networks F1 and C1 of Keskar et al. 2016 (arXiv 1609.04836) on 10 000 training images, trained by Adam with batches
@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 from pairs import CIFAR, FASHION, PAIRS, compare
 from provenance import RESULTS, write
@@ -98,9 +99,8 @@ def main() -> None:
     """Train, measure, correlate, and write the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("network", choices=NETWORKS)
-    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--data-dir", type=Path)
-    given = parser.parse_args()
+    given = command.parse(parser)
     if given.data_dir is not None:
         os.environ["SMOOTHOUT_DATA"] = str(given.data_dir)
     network, folder = NETWORKS[given.network], Path("runs/keskar") / given.network

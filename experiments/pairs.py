@@ -14,11 +14,11 @@ dataset-fashion-mnist puts it.
 
 import argparse
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import command
 import torch
 from provenance import write
 
@@ -267,28 +267,22 @@ def searches(pair: Pair, folder: Path) -> list[tuple[Path, list[Arm], Budget]]:
     ]
 
 
-def main() -> int:
+def main() -> None:
     """Search, compare, and write the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("pair", choices=PAIRS)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--data-dir", type=Path)
-    given = parser.parse_args()
+    given = command.parse(parser)
     if given.data_dir is not None:
         os.environ["SMOOTHOUT_DATA"] = str(given.data_dir)  # no part of the settings
     pair, folder = PAIRS[given.pair], Path("runs/pairs") / given.pair
     if pair.gpu and not torch.cuda.is_available():
         parser.error(f"{given.pair} needs a GPU, and PyTorch sees none; on a CPU it would take weeks.")
-    end = time.monotonic() + 60 * given.minutes
     found: dict[str, list[Tried]] = {}
     for place, arms, budget in searches(pair, folder):
         start(place, arms, budget)
         for done, total in search(place, arms, budget, given.jobs):
             print(f"{given.pair}: {done} of {total} trials", flush=True)
-            if time.monotonic() > end:
-                print(f"{given.minutes:g} minutes are over; the same command goes on.")
-                return 1
         found |= {arm.name: tried(place, arm, budget) for arm in arms}
     chosen = [
         comparison.Arm(name, Settings.from_json(best(found[name]).settings), REFERENCE) for name in pair.all_arms()
@@ -310,7 +304,6 @@ def main() -> int:
     ]
     record = {"pair": asdict(pair), "tuned": TUNED, "arms": rows}
     print(write(f"pairs-{given.pair}", f"python experiments/pairs.py {given.pair}", record))
-    return 0
 
 
 def relative_noise(folder: Path, outcome: comparison.Outcome) -> float:
@@ -326,4 +319,4 @@ def compare(folder: Path, arms: list[comparison.Arm], seeds: tuple[int, ...], jo
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -1,8 +1,11 @@
 """The page of evidence says what the results say, and the experiments' arithmetic is right."""
 
+import argparse
 import importlib.util
 import json
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,18 @@ def test_the_rule_for_auto(differences, holds, experiment, monkeypatch):
     [text, _] = page.rule({"pair": {}})
     assert ("it holds on every pair" in text) is holds
     assert ("stays experimental" in text) is not holds
+
+
+def test_an_experiment_ends_when_its_minutes_are_over(experiment, monkeypatch):
+    command = experiment("command")
+    before = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(sys, "argv", ["experiment", "--minutes", "0.001"])
+    try:
+        assert command.parse(argparse.ArgumentParser()).jobs == 2
+        with pytest.raises(SystemExit, match="0.001 minutes are over; what is finished is kept"):
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_every_arm_of_a_pair_is_searched_over_the_same_and_its_knob(experiment):
