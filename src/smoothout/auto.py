@@ -35,8 +35,8 @@ class AutoStrength:
         >>> AutoStrength(target=0.2)
         AutoStrength(target=0.2, measure='ratio', speed=0.01, start=0.02)
 
-    An idea of this project, and experimental: on networks that are far from trained when the run ends it is stronger
-    than is good for them. docs/evidence.md says where it does as well as a tuned strength, and where not.
+    An idea of this project, and experimental: it did not meet the rule fixed beforehand for recommending it
+    (docs/decisions/0011). docs/evidence.md says where it does as well as a tuned strength, and where not.
     """
 
     target: float = 0.15
