@@ -31,7 +31,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fashion-f1": {
         "common": FASHION | ADAM | {"epochs": 30},
         "seeds": (0, 1, 2, 3, 4),
-        "pair_seeds": (0, 1),
+        "pair_seeds": (0,),
         "samples": 1000,
     },
     "cifar10-shallow": {"common": CIFAR | ADAM, "seeds": (0, 1), "pair_seeds": (0,), "samples": 256},
