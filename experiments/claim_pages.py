@@ -29,7 +29,7 @@ def page(number: int, record: Any) -> list[str]:
     picture = claim.draw(record)
     return [
         f"# Claim {number}\n",
-        f"**{record['claim']}**\n",
+        f"**The claim:** {record['claim']}\n",
         f"**Verdict:** {record['verdict']}.\n",
         f"{claim.HOW}\n",
         f"`{record['command']}`; torch {record['torch']}, {record['device']}, commit `{record['commit'][:10]}`; "

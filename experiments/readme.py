@@ -16,18 +16,18 @@ FROM, TO = "<!-- written by experiments/page.py -->\n", "<!-- up to here -->\n"
 COLUMNS: dict[str, Callable[[Any], str | None]] = {
     "noise of fixed strength": lambda record: compared(record)[0],
     "`auto`": lambda _: "auto",
-    "best one-pass rival": lambda record: compared(record)[1],
+    "one-pass rival, by hold-out": lambda record: compared(record)[1],
     "SAM or ASAM, equal passes": lambda record: compared(record)[2],
     "small batch": lambda _: "small batch",
     "regime adaptation": lambda _: "large batch, regime adaptation",
 }
 SUBJECTS = {
     "noise of fixed strength": "Noise, plain or by filter, of the strength that the hold-out chose",
-    "best one-pass rival": "The rival of one pass that the hold-out chose",
+    "one-pass rival, by hold-out": "The rival of one pass that the hold-out chose",
     "SAM or ASAM, equal passes": "SAM or ASAM, whose two passes leave half of the updates",
     "regime adaptation": "As many updates as the small batch makes, at many times the passes",
 }
-NAMED = ("noise of fixed strength", "best one-pass rival")  # columns whose arm differs between pairs
+NAMED = ("noise of fixed strength", "one-pass rival, by hold-out")  # columns whose arm differs between pairs
 
 
 def write(pairs: dict[str, Any], more: list[str]) -> None:

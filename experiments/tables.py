@@ -60,7 +60,8 @@ def fresh() -> list[str]:
         f"`{record['command']}`: {', '.join(f'{key} {brief(value)}' for key, value in record['common'].items())}. "
         f"{record['tools']['runs']} training runs by `smoothout diagnose` and `smoothout tune`, "
         f"{record['hand']['runs']} by hand, one setting after another. `diagnose` said: "
-        f"{'; '.join(verdict['advice'] for verdict in record['tools']['verdicts'])}.\n",
+        f"{'; '.join(verdict['advice'] for verdict in record['tools']['verdicts'])}; `tune` chose the arm "
+        f'"{record["tools"]["chosen"]}".\n',
         "| settings | test | over those by hand | chosen |",
         "|---|---|---|---|",
     ]

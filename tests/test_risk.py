@@ -64,6 +64,7 @@ def test_intervals():
     assert estimate.half_width == pytest.approx(2.7764 * math.sqrt(2.5 / 5), rel=1e-4)
     assert estimate.certain
     assert not mean_interval([-1.0, 1.0, 2.0]).certain
+    assert not mean_interval([0.28, 0.28]).certain  # two that agree, perhaps by chance
     assert standard_error([1.0, 3.0]) == 1
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_FEWEST = 3
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -25,8 +27,8 @@ class Estimate:
 
     @property
     def certain(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out 0, and rests on three values or more: two can agree by chance."""
+        return self.count >= _FEWEST and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
         if self.count < 2:

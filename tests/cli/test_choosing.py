@@ -10,8 +10,8 @@ import torch
 from smoothout.cli.compare import read_arms
 from smoothout.cli.main import main
 from smoothout.cli.tune import Search, arms_of, resolution
+from smoothout.measuring import diagnosis
 from smoothout.measuring.diagnosis import steps
-from smoothout.results.diagnosis import Facts
 from smoothout.results.scan import Scan
 from smoothout.train import methods
 from smoothout.train.config import Settings
@@ -82,6 +82,7 @@ def test_scan_of_initial_weights(capsys):
             ["tune", "--over", "strength", "scale", "--range", "scale=none,filtr"],
             "may not be 'filtr': scale is 'filtr'",
         ),
+        (["train", "--method", "lpf", "--strength", "auto"], "the method lpf, whose schedule 'cosine' would undo"),
         (["tune", "--strength", "auto", "--over", "noise_schedule"], "may not be 'anneal': .*Leave --noise-schedule"),
         (
             ["tune", "--optimizer", "Adagrad", "--strength", "0.1", "--over", "momentum", "--dataset", "digits"],
@@ -108,7 +109,7 @@ def test_diagnose(short_run, capsys):
     record = json.loads((short_run / "diagnosis.json").read_text())
     kinds = [effect["kind"] for effect in record["effects"]]
     assert kinds.count("updates") == 1
-    assert kinds.count("tuning") == 5
+    assert kinds.count("tuning") == 4  # of four updates a warm-up would be one
     assert "noise" in kinds
     assert all(effect["difference"]["count"] == 2 for effect in record["effects"])
     results = list((short_run / "diagnosis").rglob("result.json"))
@@ -122,7 +123,7 @@ def test_diagnose(short_run, capsys):
 def test_what_is_tried_goes_with_the_method(method):
     settings = Settings().replace(dataset="digits", batch_size=400, ghost_batch_size=100, epochs=2, method=method)
     scans = [Scan("none", (), 0.01, 0.04, ""), Scan("filter", (), 0.1, 0.4, "")]
-    tried = dict(steps(settings, Facts(8, 400, 90.0, 80.0, 0.1, 1.0, None, None), scans))
+    tried = dict(steps(settings, 80, 1.0, scans))
     for _, changed in tried.values():
         methods.check(changed)
     assert sum(kind == "noise" for kind, _ in tried.values()) == (0 if method in methods.RHO else 2)
@@ -149,7 +150,7 @@ def test_twice_the_epochs_stretches_the_regime(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
     settings = Settings().replace(dataset="digits", model="net.py:net", ghost_batch_size=100, batch_size=400, epochs=4)
-    changes = dict(steps(settings, Facts(8, 400, 90.0, 80.0, 0.1, 1.0, None, None), []))
+    changes = dict(steps(settings, 80, 1.0, []))
     _, longer = changes["twice the epochs"]
     assert [phase.lr for phase in prepare(longer).plan.phases] == [0.003] * 4 + [0.001] * 4
 
@@ -180,6 +181,27 @@ def test_a_run_of_small_batches_is_diagnosed(tmp_path, capsys):
     status, text = said(["diagnose", tmp_path / "small", "--no-trials", "--samples", 100], capsys)
     assert status == 0
     assert "gradient noise scale" in text
+
+
+def test_a_warm_up_is_that_of_the_trial():
+    settings = Settings().replace(dataset="digits", batch_size=400, ghost_batch_size=100, epochs=40)
+    short = diagnosis._short(
+        dict(steps(settings, 40, 0.25, []))["warm-up over 2 updates"][1], settings, diagnosis.Trials(10)
+    )
+    assert short.optimization.warmup_steps == 2
+    assert not [name for name in dict(steps(settings, 16, 0.1, [])) if "warm-up" in name]  # over one update it is none
+
+
+def test_an_unfinished_run_has_the_updates_that_it_made(short_run, tmp_path, capsys):
+    place = shutil.copytree(short_run / "checkpoints" / "last", tmp_path / "last")
+    config = json.loads((place / "config.json").read_text())
+    config["schedule"]["epochs"] = 30
+    (place / "config.json").write_text(json.dumps(config))
+    status, text = said(["diagnose", place, "--no-trials", "--samples", 200], capsys)
+    assert status == 0
+    assert re.search(r"updates: (\d+) of \d+ planned", text)
+    made, planned = map(int, re.search(r"updates: (\d+) of (\d+) planned", text).groups())
+    assert planned == 10 * made
 
 
 @pytest.mark.parametrize("copied", [False, True])

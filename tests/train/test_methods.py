@@ -175,7 +175,7 @@ def test_auto_changes_the_strength(tmp_path):
         ({"method": "lpf", "strength": 0.0}, "the method is lpf and strength 0.*Give --strength"),
         ({"method": "lpf", "scale": "weight"}, "scale is 'weight' and the method lpf, which means 'filter'"),
         ({"method": "mrwp", "clean_share": 0.2}, "clean_share is 0.2 and the method mrwp, which means 0.5"),
-        ({"method": "lpf", "strength": "auto"}, "strength is 'auto' and the noise schedule 'cosine'"),
+        ({"method": "lpf", "strength": "auto"}, "strength is 'auto' and the method lpf, whose schedule 'cosine'"),
         ({"strength": "auto", "noise_schedule": "anneal"}, "strength is 'auto' and the noise schedule 'anneal'"),
         ({"strength": "auto", "ghost_batch_size": 64}, "one ghost batch of 64 samples.*--ghost-batch-size below 64"),
         ({"strength": "auto", "batch_size": 129, "ghost_batch_size": 128}, "one ghost batch of 129 samples"),

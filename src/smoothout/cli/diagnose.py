@@ -82,8 +82,8 @@ def _written_to(path: Path) -> tuple[Path, str]:
             f"{path} is a file, which does not say how it was trained; expected the folder of a run or of a checkpoint."
         )
     if (path / checkpoint.STATE).is_file():
-        of_run = path.resolve().parent.name == "checkpoints"
-        return (path.resolve().parents[1] if of_run else path.parent), f"diagnosis-of-{path.name}"
+        of_run = path.parent.name == "checkpoints"
+        return (path.parents[1] if of_run else path.parent), f"diagnosis-of-{path.name}"
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"{path} is neither a run nor a checkpoint; expected a folder such as runs/NAME or "
@@ -110,7 +110,8 @@ def report(found: Diagnosis) -> list[str | Table]:
 
 def _facts(facts: Facts) -> list[str | Table]:
     return [
-        f"updates: {facts.updates}, of {facts.samples_per_update} samples",
+        f"updates: {facts.updates}{'' if facts.updates == facts.planned else f' of {facts.planned} planned'}, of "
+        f"{facts.samples_per_update} samples",
         f"accuracy: train {facts.train_accuracy:.2f} %, hold-out {facts.holdout_accuracy:.2f} %; loss "
         f"{facts.train_loss:.4g} and {facts.holdout_loss:.4g}",
         f"gradient noise scale, about the critical batch size: {_scale(facts.at_start)} at the start, "
@@ -133,7 +134,8 @@ def _sharpness(scan: Scan) -> str:
 
 
 def _effects(found: Diagnosis) -> Table:
-    drawn = Table(title="one change at a time: paired differences in points, mean +- 95 % interval")
+    short = "" if found.trial_updates == found.facts.planned else f", in trials of {found.trial_updates} updates"
+    drawn = Table(title=f"one change at a time{short}: paired differences in points, mean +- 95 % interval")
     for column in ("change", "hold-out accuracy", "train accuracy", "seeds"):
         drawn.add_column(column, justify="left" if column == "change" else "right")
     for effect in found.effects:

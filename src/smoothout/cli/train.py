@@ -178,6 +178,9 @@ class Show:
             f"accuracy, best by hold-out (epoch {result.best_epoch}): hold-out {result.holdout_accuracy_best:.2f} %, "
             f"test {result.test_accuracy_best:.2f} %"
         )
+        if self._plan.settings.noise.strength == "auto":
+            last = self._folder.metrics()[-1]
+            self._say(f"strength of the last update: {last.strength:.3g}, r = {last.r:.3g} (each epoch's: metrics.csv)")
         self._say(f"written: {self._folder.path}")
 
     def _say(self, line: str) -> None:

@@ -73,9 +73,12 @@ def diagnose(
         _refuse_shorter_regime(settings, trials.epochs)
     facts = facts_of(path, settings)
     scans = tuple(_scans(path, settings, samples))
-    changes = dict(steps(settings, facts, scans)) if trials.seeds else {}
+    share = 1.0 if trials.epochs is None else trials.epochs / settings.schedule.epochs
+    updates = round(share * facts.planned)
+    changes = dict(steps(settings, updates, share, scans)) if trials.seeds else {}
     effects = tuple(_effects(folder, settings, changes, trials, told)) if changes else ()
-    return Diagnosis(facts, scans, effects, verdicts(facts, scans, effects, displaced=_displaced(settings)))
+    found = verdicts(facts, scans, effects, trial_updates=updates, displaced=_displaced(settings))
+    return Diagnosis(facts, scans, effects, found, updates)
 
 
 def _displaced(settings: Settings) -> bool:
@@ -96,11 +99,14 @@ def facts_of(path: Path, settings: Settings) -> Facts:
     """Where a run ended, and the gradient noise at its start and end."""
     run = prepare(settings)
     at_start = _noise_scale(run)
-    checkpoint.load_weights(checkpoint.find(_last(path)), run.network)
+    place = checkpoint.find(_last(path))
+    state = checkpoint.load_state(place)
+    checkpoint.load_weights(place, run.network)
     at_end = _noise_scale(run)
     train, holdout = (_risk(run, split) for split in ("train", "holdout"))
     return Facts(
-        updates=run.plan.total_updates,
+        updates=state.get("update", state.get("epoch", 0) * run.plan.updates_per_epoch),
+        planned=run.plan.total_updates,
         samples_per_update=min(settings.batches.batch_size * settings.batches.accumulation, len(run.dataset.train)),
         train_accuracy=100 - train.error1,
         holdout_accuracy=100 - holdout.error1,
@@ -153,8 +159,17 @@ def _scans(path: Path, settings: Settings, samples: int) -> Iterator[Scan]:
         yield scan(subject.network, subject.samples["train"], subject.loss, scale=scale, classes=subject.classes)
 
 
-def steps(settings: Settings, facts: Facts, scans: Sequence[Scan]) -> Iterator[tuple[str, tuple[str, Settings]]]:
-    """What is tried: (name, (kind, settings))."""
+def steps(
+    settings: Settings, updates: int, share: float, scans: Sequence[Scan]
+) -> Iterator[tuple[str, tuple[str, Settings]]]:
+    """What is tried: (name, (kind, settings)).
+
+    Args:
+        settings: Of the run.
+        updates: Of a trial.
+        share: Of the run that a trial is.
+        scans: Of the run's last weights.
+    """
     plan = prepare(settings).plan
     # The multiplier stretches the regime, too.
     longer = settings.replace(regime_multiplier=2 * settings.schedule.regime_multiplier)
@@ -169,8 +184,14 @@ def steps(settings: Settings, facts: Facts, scans: Sequence[Scan]) -> Iterator[t
     elif decay is not None:
         yield f"weight decay {_FIRST_DECAY:g}", ("tuning", settings.replace(weight_decay=_FIRST_DECAY))
     if settings.optimization.warmup_steps == 0:
-        warm = max(1, math.ceil(_WARM_UP * facts.updates))
-        yield f"warm-up over {warm} updates", ("tuning", settings.replace(warmup_steps=warm))
+        warm = math.ceil(_WARM_UP * updates)
+        if warm > 1:  # over a single update it would be none
+            yield f"warm-up over {warm} updates", ("tuning", settings.replace(warmup_steps=round(warm / share)))
+    yield from _noises(settings, scans)
+
+
+def _noises(settings: Settings, scans: Sequence[Scan]) -> Iterator[tuple[str, tuple[str, Settings]]]:
+    """Without the noise that there is, or with noise in the middle of the ranges."""
     if settings.noise.on:
         yield "without its noise", ("clean", settings.replace(strength=0.0, clean_share=0.0, method=_clean(settings)))
     if not _displaced(settings):

@@ -1,5 +1,6 @@
 """What the numbers of a diagnosis mean, in words: rules of this project, each with its reason and its doubt."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,11 +11,10 @@ from smoothout.results.scan import Scan
 WORTH = 0.5
 #: Points between train and hold-out accuracy below which there is nothing for noise to close.
 GAP = 2.0
-_ERRORS = 2.0  # standard errors by which a difference must exceed 0
 
 
 def verdicts(
-    facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect], *, displaced: bool = False
+    facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect], *, trial_updates: int, displaced: bool = False
 ) -> tuple[Verdict, ...]:
     """The advice, in the order in which to follow it; never empty.
 
@@ -22,10 +22,11 @@ def verdicts(
         facts: Of the run.
         scans: Of its last weights.
         effects: Of the trials.
+        trial_updates: Of a trial as the run is.
         displaced: Whether the run has noise already, or what goes in its place.
     """
     found = [
-        *_updates(facts, [effect for effect in effects if effect.kind == "updates"]),
+        *_updates(facts, trial_updates, [effect for effect in effects if effect.kind == "updates"]),
         *_tuning([effect for effect in effects if effect.kind == "tuning"]),
     ]
     found += _own_noise([effect for effect in effects if effect.kind == "clean"])
@@ -47,21 +48,21 @@ def verdicts(
                 "steps were single, and of few seeds; other architectures, data or longer training were not tried",
             )
         )
+    if effects and trial_updates < facts.planned:
+        short = f"; trials made {trial_updates} of the run's {facts.planned} updates, and longer ones may differ"
+        found = [dataclasses.replace(verdict, doubt=verdict.doubt + short) for verdict in found]
     return tuple(found)
 
 
 def helps(effect: Effect) -> bool:
-    """Whether a change brings enough, and more than chance would."""
-    error = _standard_error(effect)
-    return effect.difference.mean >= WORTH and not effect.difference.mean <= _ERRORS * error
-
-
-def _standard_error(effect: Effect) -> float:
-    """Of the mean, from the half-width of its interval; infinite for a single seed."""
+    """Whether a change brings enough, and more than chance would: Student's t, one-sided, at 5 %."""
     from scipy.stats import t
 
-    count = effect.difference.count
-    return effect.difference.half_width / float(t.ppf(0.975, count - 1)) if count > 1 else math.inf
+    difference = effect.difference
+    if difference.count < 2:
+        return False  # a single seed says nothing
+    one_sided, two_sided = (float(t.ppf(share, difference.count - 1)) for share in (0.95, 0.975))
+    return difference.mean >= WORTH and difference.mean > difference.half_width * one_sided / two_sided
 
 
 def said(effect: Effect) -> str:
@@ -76,11 +77,20 @@ def _seeds(effects: Sequence[Effect]) -> str:
     return f"{min(effect.difference.count for effect in effects)} seeds; 95 % intervals are beside each difference"
 
 
-def _updates(facts: Facts, effects: Sequence[Effect]) -> list[Verdict]:
+def _updates(facts: Facts, trial_updates: int, effects: Sequence[Effect]) -> list[Verdict]:
     """Whether the run was too short."""
     better = [effect for effect in effects if helps(effect)]
     if not better:
         return []
+    if trial_updates < facts.planned:
+        return [
+            Verdict(
+                "whether the run has too few updates was not tried: leave --epochs out",
+                f"trials of {trial_updates} updates gain from twice as many ({'; '.join(map(said, better))}), and the "
+                f"run makes {facts.planned}",
+                _seeds(better),
+            )
+        ]
     ratio = facts.samples_per_update / facts.at_end.value
     beyond = (
         f"; the batch is {ratio:.2g} times the gradient noise scale at the end, so that smaller batches would make as "
@@ -91,7 +101,7 @@ def _updates(facts: Facts, effects: Sequence[Effect]) -> list[Verdict]:
     return [
         Verdict(
             "too few updates: train longer or use regime adaptation",
-            f"{'; '.join(map(said, better))}, after {facts.updates} updates{beyond}",
+            f"{'; '.join(map(said, better))}, after {trial_updates} updates{beyond}",
             f"{_seeds(better)}; a small batch with the same number of samples may be cheaper",
         )
     ]
@@ -130,7 +140,8 @@ def _own_noise(effects: Sequence[Effect]) -> list[Verdict]:
 def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> list[Verdict]:
     """Whether noise is worth a try, and how much."""
     helped = any(map(helps, effects))
-    if facts.gap < GAP and not helped:
+    lost = bool(effects) and not any(effect.difference.mean >= 0 for effect in effects)  # nan where every run failed
+    if facts.gap < GAP and not helped and not lost:
         return [
             Verdict(
                 "noise is not what this run lacks",
@@ -142,7 +153,7 @@ def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> li
     harmful = {effect.scale for effect in effects if effect.difference.high < 0}
     found = [scan for scan in scans if not math.isnan(scan.low) and scan.scale not in harmful]
     ranges = [f"{scan.low:.2g} to {scan.high:.2g} (scale {scan.scale})" for scan in found]
-    if effects and not any(effect.difference.mean >= 0 for effect in effects):  # nan where every run failed
+    if lost:
         certain = not any(effect.difference.high >= 0 for effect in effects)
         return [
             Verdict(
@@ -161,12 +172,21 @@ def _noise(facts: Facts, scans: Sequence[Scan], effects: Sequence[Effect]) -> li
                 "the range that is looked for is a rule of thumb",
             )
         ]
-    tried = f"; tried: {'; '.join(map(said, effects))}" if effects else ""
+    gap = f"train and hold-out accuracy are {facts.gap:.2f} points apart"
+    if not effects:
+        return [
+            Verdict(
+                f"noise, weight decay or more updates may close the gap: leave --no-trials out, or try strengths "
+                f"{' or '.join(ranges)}",
+                gap,
+                "which of them is not told apart without trials; the range is a rule of thumb",
+            )
+        ]
     return [
         Verdict(
             f"noise {'helps' if helped else 'may help'}: try strengths {' or '.join(ranges)}",
-            f"train and hold-out accuracy are {facts.gap:.2f} points apart{tried}",
-            "a gap can also be closed by weight decay, augmentation or data; the range is a rule of thumb"
-            + (f"; {_seeds(effects)}" if effects else "; not tried in training"),
+            f"{gap}; tried: {'; '.join(map(said, effects))}",
+            f"a gap can also be closed by weight decay, augmentation or data; the range is a rule of thumb; "
+            f"{_seeds(effects)}",
         )
     ]

@@ -14,7 +14,8 @@ class Facts:
     """What a run was and where it ended; accuracies in percent, of the clean weights after the last epoch.
 
     Attributes:
-        updates: Optimizer steps.
+        updates: Optimizer steps that were made.
+        planned: Optimizer steps of the whole run.
         samples_per_update: Batch size times accumulation.
         train_accuracy, holdout_accuracy: On all training samples, and held out.
         train_loss, holdout_loss: Nats.
@@ -22,6 +23,7 @@ class Facts:
     """
 
     updates: int
+    planned: int
     samples_per_update: int
     train_accuracy: float
     holdout_accuracy: float
@@ -70,9 +72,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All of it; verdicts in the order in which to follow them."""
+    """All of it; verdicts in the order in which to follow them.
+
+    Attributes:
+        trial_updates: Optimizer steps of the run as it is, in the trials.
+    """
 
     facts: Facts
     scans: tuple[Scan, ...]
     effects: tuple[Effect, ...]
     verdicts: tuple[Verdict, ...]
+    trial_updates: int

@@ -16,7 +16,7 @@ _SHOWN = 8
 
 def describe(run: Run) -> list[str]:
     """Lines that say what is trained, how, and what was taken from where."""
-    return [_data(run), _model(run), *_updates(run), *_optimizer(run.plan), _noise(run)]
+    return [_data(run), _model(run), *_updates(run), *_optimizer(run.plan), _noise(run), *_average(run)]
 
 
 def _data(run: Run) -> str:
@@ -95,6 +95,17 @@ def _sourced(phase: Phase, name: str, text: str) -> str:
 
 def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _average(run: Run) -> list[str]:
+    """How far a moving average reaches back, marked where that is too far for the run."""
+    if run.settings.rival.method != "ema":
+        return []
+    decay = run.settings.rival.average_decay
+    decay = methods.AVERAGE_DECAY if decay is None else decay
+    reach, updates = 1 / (1 - decay), run.plan.total_updates
+    line = f"average: decay {decay:g}, over about {reach:.0f} of {updates} updates"
+    return [line + (", which holds early weights to the end: lower --average-decay" if reach > updates / 4 else "")]
 
 
 def _noise(run: Run) -> str:

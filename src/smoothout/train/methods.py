@@ -25,12 +25,12 @@ NOISES: dict[str, dict[str, Any]] = {
 RHO = {"momentum_sam": 0.3, "sam": 0.05, "asam": 0.5}
 TWO_PASSES = ("sam", "asam")
 _OWN = {"rho": tuple(RHO), "average_decay": ("ema",), "average_start": ("swa",)}
-_DECAY, _START = 0.99, 0.75
+AVERAGE_DECAY, _START = 0.99, 0.75
 
 
 def default(name: str, method: str) -> float | None:
     """Of a method's own setting; None for what is no such setting."""
-    return {"rho": RHO.get(method), "average_decay": _DECAY, "average_start": _START}.get(name)
+    return {"rho": RHO.get(method), "average_decay": AVERAGE_DECAY, "average_start": _START}.get(name)
 
 
 def check(settings: Settings) -> None:
@@ -84,7 +84,12 @@ def _check_noise(noise: Noise, method: str) -> None:
 
 
 def _check_auto(settings: Settings) -> None:
-    schedule = noise_of(settings).noise_schedule
+    schedule, method = noise_of(settings).noise_schedule, settings.rival.method
+    if schedule != "constant" and schedule == NOISES.get(method, {}).get("noise_schedule"):
+        raise ValueError(
+            f"strength is 'auto' and the method {method}, whose schedule {schedule!r} would undo what is found. Leave "
+            f"--method out, or give a number."
+        )
     if schedule != "constant":
         raise ValueError(
             f"strength is 'auto' and the noise schedule {schedule!r}, which would undo what is found. Leave "
@@ -182,7 +187,7 @@ class Average:
         self._by_update = rival.method == "ema"
         start = _START if rival.average_start is None else rival.average_start
         self._start = 0 if self._by_update else min(int(start * epochs), epochs - 1)
-        decay = _DECAY if rival.average_decay is None else rival.average_decay
+        decay = AVERAGE_DECAY if rival.average_decay is None else rival.average_decay
         average: Any = swa_utils.get_ema_multi_avg_fn(decay) if self._by_update else swa_utils.get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
         self.model = swa_utils.AveragedModel(network, multi_avg_fn=average)
 
