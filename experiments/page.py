@@ -126,9 +126,9 @@ def pair(name: str, record: Any) -> list[str]:
         f"## {name}\n",
         f"`{record['command']}`; torch {record['torch']}, {record['device']}, commit `{record['commit'][:10]}`. "
         f"Common: {', '.join(f'{key} {value}' for key, value in common.items())}. {trials} trials an arm over "
-        f"{', '.join(record['tuned'])} and the arm's own knob; seeds of the trials: {seeds}, and of the table: {tested}. "
-        f"Passes are forward and backward passes over the training samples; seconds are those of shared cores, and tell "
-        f"little.\n",
+        f"{', '.join(record['tuned'])} and the arm's own knob; seeds of the trials: {seeds}, of the table: {tested}. "
+        f"Passes are forward and backward passes over the training samples; seconds are those of shared cores, and "
+        f"tell little.\n",
         *([f"{record['pair']['note']}\n"] if record["pair"].get("note") else []),
         *([CIFAR] if common["dataset"] == "imagefolder" else []),
         "| arm | test | test, best epoch by hold-out | hold-out, best trial | train | over large batch | updates | "
