@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -46,7 +48,16 @@ def draw_gains(name: str, gains: Mapping[str, Estimate], label: str) -> Path:
     return write(figure, name)
 
 
-def _intervals(axes: Axes, gains: Mapping[str, Estimate]) -> None:
+def draw_ranks(name: str, agreement: Mapping[str, Mapping[str, float]]) -> Path:
+    """Rank correlations with their intervals."""
+    figure = make_figure(7, 0.27 * len(agreement) + 0.9)
+    axes = figure.subplots()
+    _intervals(axes, {label: SimpleNamespace(mean=each["rho"], **each) for label, each in agreement.items()})
+    axes.set(xlabel="rank correlation with test accuracy (95 % interval)", xlim=(-1, 1))
+    return write(figure, name)
+
+
+def _intervals(axes: Axes, gains: Mapping[str, Any]) -> None:
     """A line for each, named on the left."""
     for place, (arm, gain) in enumerate(reversed(gains.items())):
         axes.plot([gain.low, gain.high], [place, place], color=COLOURS[4])

@@ -18,6 +18,7 @@ from typing import Any
 
 import command
 import numpy as np
+from claim.minima import label
 from pairs import CIFAR, FASHION, PAIRS, compare
 from provenance import RESULTS, write
 from scipy.stats import spearmanr
@@ -31,7 +32,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fashion-f1": {
         "common": FASHION | ADAM | {"epochs": 30},
         "seeds": (0, 1, 2, 3, 4),
-        "pair_seeds": (0,),
+        "pair_seeds": (0, 1),
         "samples": 1000,
     },
     "cifar10-shallow": {"common": CIFAR | ADAM, "seeds": (0, 1), "pair_seeds": (0,), "samples": 256},
@@ -111,8 +112,9 @@ def main() -> None:
     accuracy = {key: result["test_accuracy_last"] for key, result in results.items()}
     values: dict[str, dict[tuple[str, int], float]] = {}
     for row in measure(given.network, list(runs), given.jobs):
-        label = " ".join([row["measure"], *(f"{k}={v}" for k, v in sorted(row["options"].items()))])
-        values.setdefault(label, {})[runs[Path(row["checkpoint"])]] = row["record"]["value"]
+        values.setdefault(label(row["measure"], row["options"]), {})[runs[Path(row["checkpoint"])]] = row["record"][
+            "value"
+        ]
     record = {
         "network": network,
         "runs": [

@@ -29,10 +29,19 @@ def environment() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD") + (" and changes" if _git("status", "--porcelain", "src") else ""),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "processor": platform.machine(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
+
+
+def _processor() -> str:
+    """Its model, where the system tells: results differ in their digits between processors."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {models[0] if models else ''}".strip()
 
 
 def _git(*words: str) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import drawing
 from paired import by_seed, difference
 from provenance import RESULTS
 from scipy.stats import t
@@ -157,7 +158,7 @@ def keskar() -> list[str]:
             f"## Sharpness and accuracy: {path.stem.removeprefix('keskar-')}\n",
             f"`{record['command']}`: {len(record['runs'])} checkpoints of {len(arms)} arms; means over seeds. Rank "
             f"correlation of each measure with test accuracy over all checkpoints, with a 95 % interval by resampling "
-            f"arms; -1 would say that the flatter minimum always generalises better.\n",
+            f"arms; -1 would say that the flatter minimum always generalises better. {agreeing(record['agreement'])}\n",
             f"| arm | test | train loss | {' | '.join(labels)} |",
             f"|---|---|---|{'---|' * len(labels)}",
         ]
@@ -169,7 +170,20 @@ def keskar() -> list[str]:
         found = [record["agreement"][label] for label in labels]
         ranks = [f"{each['rho']:+.2f} ({each['low']:+.2f} to {each['high']:+.2f})" for each in found]
         lines += [f"| **rank correlation** | | | {' | '.join(ranks)} |", ""]
+        drawn = drawing.draw_ranks(path.stem, record["agreement"])
+        lines += [f"![Rank correlations](figures/{drawn.name})", ""]
     return lines
+
+
+def agreeing(agreement: Any) -> str:
+    """How many measures rank the arms as accuracy does."""
+    below, above = (
+        sum(sign * each[end] > 0 for each in agreement.values()) for sign, end in ((-1, "high"), (1, "low"))
+    )
+    return (
+        f"Of {len(agreement)} measures {below} {'agrees' if below == 1 else 'agree'} with accuracy, so far as the "
+        f"interval leaves out 0, and {above} {'says' if above == 1 else 'say'} the opposite."
+    )
 
 
 COLUMNS = (("test_accuracy_last", 4), ("train_loss_last", 3))
