@@ -176,12 +176,14 @@ def test_one_step_from_a_zero_gradient_says_so():
 
 def test_steps_from_a_zero_gradient_find_the_largest_curvature():
     model = Quadratic(symmetric(SPECTRA["a few large"]))
-    found, again, other = (
-        sharpness.ball(model, samples(), own_value, radius=0.3, steps=20, seed=seed) for seed in (0, 0, 1)
-    )
+    found = sharpness.ball(model, samples(), own_value, radius=0.3, steps=20)
     assert found.value == pytest.approx(5.0 * 0.3**2 / 2, rel=1e-6)
     assert found.doubts == ()
-    assert found.value == again.value != other.value
+    # After few steps the first one, which is random, still shows.
+    some, again, other = (
+        sharpness.ball(model, samples(), own_value, radius=0.3, steps=3, seed=seed).value for seed in (0, 0, 1)
+    )
+    assert some == again != other
 
 
 def test_a_step_that_overshoots_says_so():
