@@ -22,15 +22,15 @@ RULE_MEAN, RULE_LOW = -0.3, -1.0  # of decision 11
 HEAD = """# Evidence
 
 Written by `python experiments/page.py` from the files in `experiments/results`; each names the command that makes it
-again, the commit, versions and machine. Accuracies in percent on test samples, after the last epoch; +- and brackets
-are 95 % intervals over seeds, differences are paired by seed; r is the mean relative noise. Settings were chosen on
-held-out samples with a seed that the comparison does not use. Test samples were looked at once for each search; where a
-pair was searched again, which was decided after its test results were seen, the outcome of every search is listed under
-"Earlier searches". All arms of a pair have equally many trials, but for regime adaptation, whose runs are as long as
-several of the others and which has fewer. Arms with a knob of their own search one dimension more, so that a handful of
-trials says little about it, the less where "chosen" is no more than the value they started from. Where an arm's rates
-differ from the large batch's, its difference is of both. Every interval is taken alone: of twenty that leave out 0
-about one does so by chance.
+again, the commit, versions and machine; another processor gives other digits. Accuracies in percent on test samples,
+after the last epoch; +- and brackets are 95 % intervals over seeds, differences are paired by seed; r is the mean
+relative noise. Settings were chosen on held-out samples with a seed that the comparison does not use. Test samples were
+looked at once for each search; where a pair was searched again, which was decided after its test results were seen, the
+outcome of every search is listed under "Earlier searches". All arms of a pair have equally many trials, but for regime
+adaptation, whose runs are as long as several of the others and which has fewer. Arms with a knob of their own search
+one dimension more, so that a handful of trials says little about it, the less where "chosen" is no more than the value
+they started from. Where an arm's rates differ from the large batch's, its difference is of both. Every interval is
+taken alone: of twenty that leave out 0 about one does so by chance.
 """
 
 

@@ -214,3 +214,19 @@ def test_the_global_random_state_is_never_touched():
         pass
     smoother.summary()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_interrupt_while_weights_are_selected_anew(monkeypatch):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    smoother, fresh = (SmoothOut(model, 0.5, seed=1) for _ in range(2))
+    model[0].requires_grad_(False)
+    with monkeypatch.context() as patch:
+        patch.setattr("smoothout.smoothing._grouped", lambda _: interrupt())
+        with pytest.raises(KeyboardInterrupt), smoother.perturbed():
+            pass
+    before, noisy = [parameter.detach().clone() for parameter in model.parameters()], []
+    for each in (smoother, fresh):
+        with each.perturbed(stream=0):
+            noisy.append([parameter.detach().clone() for parameter in model.parameters()])
+        assert all(map(torch.equal, model.parameters(), before))
+    assert all(torch.equal(one, other) for one, other in zip(*noisy, strict=True))

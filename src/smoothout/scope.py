@@ -150,6 +150,7 @@ class Scope:
 
     def _select(self) -> None:
         """Find what is perturbed."""
+        self._signature = []
         found = weights.all_weights(self._source)
         quiet = weights.quiet_ids(self._source) if isinstance(self._source, nn.Module) else set()
         self._all: list[tuple[Weight, str | None]] = [
@@ -160,7 +161,11 @@ class Scope:
         self._names = [weight.name for weight in self._weights]
         self._ids = {id(parameter) for parameter in self._parameters}
         self._versions_left = None
-        self._signature = self._look()
+        self._selected()
+        self._signature = self._look()  # last: an interrupt before it leaves all to be selected again
+
+    def _selected(self) -> None:
+        """Prepare what depends on the selection."""
 
     def _versions(self) -> list[int]:
         return [parameter._version for parameter in self._parameters]

@@ -309,8 +309,7 @@ class SmoothOut(Scope):
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _select(self) -> None:
-        super()._select()
+    def _selected(self) -> None:
         self._groups = _grouped(self._weights)
 
     def _on(self) -> bool:
