@@ -112,9 +112,8 @@ def main() -> None:
     accuracy = {key: result["test_accuracy_last"] for key, result in results.items()}
     values: dict[str, dict[tuple[str, int], float]] = {}
     for row in measure(given.network, list(runs), given.jobs):
-        values.setdefault(label(row["measure"], row["options"]), {})[runs[Path(row["checkpoint"])]] = row["record"][
-            "value"
-        ]
+        of_measure = values.setdefault(label(row["measure"], row["options"]), {})
+        of_measure[runs[Path(row["checkpoint"])]] = row["record"]["value"]
     record = {
         "network": network,
         "runs": [

