@@ -3,8 +3,9 @@
     python experiments/pairs.py mnist1d-mlp [--jobs 2] [--minutes 120] [--data-dir data]
 
 Every arm, no noise included, gets the same number of trials over learning rate, weight decay, warm-up and its own
-knob, scored by hold-out accuracy with a seed that the comparison does not use. The best settings of each arm are then
-trained with paired seeds, and their accuracy on the test samples is the result. What is finished is kept: the same
+knob, scored by hold-out accuracy with a seed that the comparison does not use. The arms try the same rates, decays and
+warm-ups in their first ten trials, so that none is lucky in them. The best settings of each arm are then trained with
+paired seeds, and their accuracy on the test samples is the result. What is finished is kept: the same
 command goes on, also after --minutes are over. Writes experiments/results/pairs-NAME.json.
 
 CIFAR-10 is read from a tree of JPEG files, train/CLASS/* and test/CLASS/*, in the folder --data-dir: the public
@@ -26,8 +27,8 @@ from smoothout.results.runs import read_metrics
 from smoothout.train import comparison
 from smoothout.train.comparison import run_all
 from smoothout.train.config import Settings
-from smoothout.tuning.search import Arm, Budget, Tried, best, search, start, tried
-from smoothout.tuning.space import Interval, Range, Space
+from smoothout.tuning.search import Arm, Budget, best, search, start, tried
+from smoothout.tuning.space import Choice, Interval, Range, Space
 
 TUNING_SEED = 100
 TWO_TUNING_SEEDS = (100, 101)
@@ -56,6 +57,14 @@ NEAR: dict[str, dict] = {
     "m-RWP": {"strength": 0.1, "range": Interval(0.03, 0.3)},
     "SAM, equal passes": {"rho": 0.05, "range": Interval(0.015, 0.15)},
     "ASAM, equal passes": {"rho": 0.5, "range": Interval(0.15, 1.5)},
+    # These pairs make a few hundred updates: the usual .99 or .999 would average over most of the training, or all.
+    "EMA": {"average_decay": 0.9, "range": Choice((0.8, 0.9, 0.95, 0.98, 0.99))},
+}
+#: The transformer bears less of what scales with its weights or momentum, as held-out samples of earlier searches said.
+NEAR_TRANSFORMER = NEAR | {
+    "AdaSmoothOut": {"strength": 0.03, "range": Interval(0.01, 0.1)},
+    "momentum-SAM": {"rho": 0.1, "range": Interval(0.03, 0.3)},
+    "m-RWP": {"strength": 0.05, "range": Interval(0.015, 0.15)},
 }
 REFERENCE = "large batch"
 
@@ -74,7 +83,6 @@ class Pair:
         more: Further arms, or other options of the same.
         ranges: Of what is searched over, where not the usual ones; narrower ones for few trials.
         knobs: Other values and ranges of the arms' own knobs.
-        long_trials: Of regime adaptation, if fewer: it makes as many passes as several trials of another arm.
         gpu: Whether it is too large for a CPU.
         note: What a reader of its table must know.
     """
@@ -88,7 +96,6 @@ class Pair:
     more: dict | None = None
     ranges: Mapping[str, Range] | None = None
     knobs: Mapping[str, dict] | None = None
-    long_trials: int | None = None
     gpu: bool = False
     note: str = ""
 
@@ -179,20 +186,34 @@ ON_GPU = Pair(
     ranges=NARROW | {"lr": Interval(0.025, 0.4), "warmup_steps": Interval(0, 400, whole=True)},
     gpu=True,
 )
-AGAIN = (
-    "This pair was run three times: the first search, of one seed a trial on 2000 held-out samples, ended below "
-    "settings known to be better, or at ones that break down with some seeds; in the second, whose test results made "
-    "us look, the knobs' ranges were so wide that hardly a trial of the noise had a strength that fits. So its test "
-    "samples have been seen before; what the earlier searches came to is listed below."
+#: Why pairs were searched again. What every search came to is listed, and test samples were seen before the last.
+FEWER = "in the last search before this one regime adaptation had fewer trials than the other arms"
+WIDE = "in the first the knobs' ranges were so wide that hardly a trial of the noise had a strength that fits"
+AT_RANDOM = "EMA, SAM, ASAM and momentum-SAM began at random values of their knobs"
+ONE_SEED = (
+    "the first, of one seed a trial on 2000 held-out samples, ended below settings known to be better, or at ones that "
+    "break down with some seeds; in the second the knobs' ranges were so wide that hardly a trial of the noise had a "
+    "strength that fits; the third began EMA at a random decay"
 )
-TWICE = (
-    "This pair was run twice: in the first search the knobs' ranges were so wide that hardly a trial of the noise had "
-    "a strength that fits. So its test samples have been seen before; what the first came to is listed below."
-)
+
+
+def again(times: str, why: str) -> str:
+    """A note about earlier searches."""
+    return (
+        f"This pair was run {times} times: {why}. Each time that was decided after test results were seen; what the "
+        f"earlier searches came to is listed below."
+    )
+
+
 LAMB = {"optimizer": "Lamb", "lr": 1e-2}
 PAIRS = {
     "mnist1d-mlp": Pair(
-        SIGNALS, {"batch_size": 100}, trials=12, ranges=DECAYING, knobs=NEAR, long_trials=3, note=AGAIN
+        SIGNALS,
+        {"batch_size": 100},
+        trials=12,
+        ranges=DECAYING,
+        knobs=NEAR,
+        note=again("four", f"{ONE_SEED}, and {FEWER}"),
     ),
     # At some rates this network's training breaks down with some seeds: a trial of one seed does not see that.
     "mnist1d-conv": Pair(
@@ -202,16 +223,16 @@ PAIRS = {
         tuning_seeds=TWO_TUNING_SEEDS,
         ranges=NARROW,
         knobs=NEAR,
-        long_trials=2,
-        note=AGAIN,
+        note=again("four", f"{ONE_SEED}, and {FEWER}"),
     ),
     "fashion-f1": Pair(
         FASHION,
         {"batch_size": 125},
         trials=5,
         ranges=NARROW,
-        long_trials=2,
+        knobs=NEAR,
         more={"large batch, regime adaptation": {"regime_adaptation": True, "evaluate_every": 40}},
+        note=again("two", f"{WIDE}; {AT_RANDOM}; {FEWER}"),
     ),
     "fashion-transformer": Pair(
         ROWS,
@@ -223,9 +244,8 @@ PAIRS = {
             "weight_decay": Interval(1e-3, 0.3),
             "warmup_steps": Interval(0, 40, whole=True),
         },
-        knobs=NEAR,
-        long_trials=2,
-        note=TWICE,
+        knobs=NEAR_TRANSFORMER,
+        note=again("three", f"{WIDE}; {FEWER}"),
     ),
     "cifar10-shallow": Pair(
         CIFAR,
@@ -254,19 +274,6 @@ def arms_of(pair: Pair) -> list[Arm]:
     return found
 
 
-def searches(pair: Pair, folder: Path) -> list[tuple[Path, list[Arm], Budget]]:
-    """Folder, arms and budget: one search of most arms, another of those whose trials are fewer."""
-    arms = arms_of(pair)
-    if pair.long_trials is None:
-        return [(folder / "search", arms, Budget(pair.trials, pair.tuning_seeds))]
-    long = [arm for arm in arms if arm.settings.schedule.regime_adaptation]
-    others = [arm for arm in arms if arm not in long]
-    return [
-        (folder / "search", others, Budget(pair.trials, pair.tuning_seeds)),
-        (folder / "long-search", long, Budget(pair.long_trials, pair.tuning_seeds)),
-    ]
-
-
 def main() -> None:
     """Search, compare, and write the result."""
     parser = argparse.ArgumentParser()
@@ -278,12 +285,11 @@ def main() -> None:
     pair, folder = PAIRS[given.pair], Path("runs/pairs") / given.pair
     if pair.gpu and not torch.cuda.is_available():
         parser.error(f"{given.pair} needs a GPU, and PyTorch sees none; on a CPU it would take weeks.")
-    found: dict[str, list[Tried]] = {}
-    for place, arms, budget in searches(pair, folder):
-        start(place, arms, budget)
-        for done, total in search(place, arms, budget, given.jobs):
-            print(f"{given.pair}: {done} of {total} trials", flush=True)
-        found |= {arm.name: tried(place, arm, budget) for arm in arms}
+    place, arms, budget = folder / "search", arms_of(pair), Budget(pair.trials, pair.tuning_seeds)
+    start(place, arms, budget)
+    for done, total in search(place, arms, budget, given.jobs):
+        print(f"{given.pair}: {done} of {total} trials", flush=True)
+    found = {arm.name: tried(place, arm, budget) for arm in arms}
     chosen = [
         comparison.Arm(name, Settings.from_json(best(found[name]).settings), REFERENCE) for name in pair.all_arms()
     ]
