@@ -17,6 +17,18 @@ def seeded():
     torch.default_generator.manual_seed(0)
 
 
+@pytest.fixture(params=["compiled", "plain torch"])
+def backend(request, monkeypatch):
+    """Noise by the compiled kernel, and by the reference."""
+    from smoothout.kernels import fused
+
+    if request.param == "plain torch":
+        monkeypatch.setattr(fused, "available", lambda: False)
+    else:
+        assert fused.available()
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def digits_runs(tmp_path_factory):
     """Short runs on the digits: plain/0, plain/1, noisy/0, noisy/1, and conv, which is of another architecture."""

@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
 from smoothout import SmoothOut, ghost_batches
+from smoothout.kernels.fused import Fused
 from smoothout.scope import Block
 from smoothout.weights import Snapshot
 
@@ -218,15 +219,18 @@ _ADD_NOISE = SmoothOut._add_noise
 
 def take_out(part, monkeypatch):
     if part == "restore":
-        monkeypatch.setattr(Snapshot, "restore", _restore_nothing)
+        for each in (Snapshot, Fused):
+            monkeypatch.setattr(each, "restore", _restore_nothing)
     elif part == "exact restore":
-        monkeypatch.setattr(Snapshot, "restore", _restore_by_subtraction)
+        for each in (Snapshot, Fused):
+            monkeypatch.setattr(each, "restore", _restore_by_subtraction)
     elif part == "cache clearing":
         monkeypatch.setattr(Block, "_forget_casts", staticmethod(lambda: None))
     elif part == "version bump":
         restore, add_noise = _without_version(torch._foreach_add_)
         monkeypatch.setattr(Snapshot, "restore", restore)
         monkeypatch.setattr(SmoothOut, "_add_noise", add_noise)
+        monkeypatch.setattr(torch.autograd.graph, "increment_version", lambda _: None)
 
 
 LOOPS = [name for name in SCENARIOS if not name.startswith(("backward", "autocast nestings"))]
@@ -239,12 +243,12 @@ GUARDED = {
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_interplay(name):
+def test_interplay(name, backend):
     SCENARIOS[name]()
 
 
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in GUARDED.items() for name in names])
-def test_is_noticed_when_taken_out(part, name, monkeypatch):
+def test_is_noticed_when_taken_out(part, name, monkeypatch, backend):
     take_out(part, monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         SCENARIOS[name]()

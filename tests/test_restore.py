@@ -1,10 +1,13 @@
 """Leaving a block restores every weight bit for bit, whatever its bits, type and layout, however it is left."""
 
+import contextlib
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from smoothout import SmoothOut, scope
+from smoothout import SmoothOut
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = {
@@ -92,54 +95,77 @@ def test_however_the_block_is_left(leave, dtype):
     assert [storage_bytes(parameter) for parameter in parameters] == before
 
 
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        (torch, "_foreach_copy_"),
-        (torch, "_foreach_add_"),
-        (torch, "clear_autocast_cache"),
-        (scope, "register_optimizer_step_pre_hook"),
-        (SmoothOut, "_versions"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_an_interrupt_on_the_way_in(place, name, monkeypatch):
+def interrupted_at(count, files, names=None):
+    """A trace function that raises at a line of some files, within functions of some names; lists those it has met."""
+    met = []
+
+    def trace(frame, event, _argument):
+        inside = frame.f_code.co_filename.endswith(files) and (names is None or frame.f_code.co_name in names)
+        if inside and event == "line":
+            met.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            if len(met) == count:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace, met
+
+
+@contextlib.contextmanager
+def tracing(function):
+    before = sys.gettrace()
+    sys.settrace(function)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+FILES = ("scope.py", "smoothing.py", "weights.py", "fused.py")
+
+
+def test_an_interrupt_at_any_line_of_the_way_in(backend):
     model = nn.Linear(3, 2)
     before = storage_bytes(model.weight)
     smoother = SmoothOut(model, 0.5)
-    original, calls = getattr(place, name), []
-
-    def interrupted(*arguments):
-        done = original(*arguments)
-        calls.append(name)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return done
-
-    monkeypatch.setattr(place, name, interrupted)
-    with pytest.raises(KeyboardInterrupt), smoother.perturbed():
-        pass
-    monkeypatch.undo()
-    assert storage_bytes(model.weight) == before
     with smoother.perturbed():
-        assert storage_bytes(model.weight) != before
+        noisy = storage_bytes(model.weight)
+    smoother.load_state_dict(smoother.state_dict() | {"streams": 0})
+    for count in range(1, 1000):
+        block = smoother.perturbed()
+        trace, met = interrupted_at(count, FILES)
+        try:
+            with tracing(trace):
+                block.__enter__()
+        except KeyboardInterrupt:
+            assert storage_bytes(model.weight) == before, met[-1]
+        else:
+            assert len(met) < count  # it came through
+            assert storage_bytes(model.weight) == noisy
+            block.__exit__(None, None, None)
+            break
+        smoother.load_state_dict(smoother.state_dict() | {"streams": 0})
+    assert 40 < count < 999
+    assert storage_bytes(model.weight) == before
 
 
-def test_an_interrupt_on_the_way_out(monkeypatch):
+def test_an_interrupt_at_any_line_of_the_restore(backend):
     model = nn.Linear(3, 2)
     before = storage_bytes(model.weight)
     smoother = SmoothOut(model, 0.5)
-    original, calls = smoother._snapshot.restore, []
-
-    def interrupted_once():
-        calls.append(1)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        original()
-
-    monkeypatch.setattr(smoother._snapshot, "restore", interrupted_once)
-    with pytest.raises(KeyboardInterrupt), smoother.perturbed():
-        pass
+    for count in range(1, 1000):
+        block = smoother.perturbed()
+        block.__enter__()
+        assert storage_bytes(model.weight) != before
+        trace, met = interrupted_at(count, FILES, ("_restore", "_put_back", "restore", "_run", "_forget_casts"))
+        try:
+            with tracing(trace):
+                block.__exit__(None, None, None)
+        except KeyboardInterrupt:
+            assert storage_bytes(model.weight) == before, met[-1]
+        else:
+            assert len(met) < count
+            break
+    assert 5 < count < 999
     assert storage_bytes(model.weight) == before
 
 

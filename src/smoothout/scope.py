@@ -75,8 +75,16 @@ class Scope:
         raise NotImplementedError
 
     def _displace(self, stream: int, draw: int, sign: int) -> None:
-        """Add the displacement, times the sign, to the weights in place."""
+        """Add the displacement, times the sign, to the weights in place; copy those that are not in ``_copied``."""
         raise NotImplementedError
+
+    def _put_back(self) -> None:
+        """Undo the displacement, bit for bit; may be called again."""
+        self._snapshot.restore()
+
+    def _differs(self) -> bool:
+        """Whether the weights are no longer what was copied last."""
+        return self._snapshot.differs()
 
     def _on(self) -> bool:
         """Whether any block ever displaces the weights."""
@@ -146,7 +154,7 @@ class Scope:
         else:
             parameters = [parameter for _, parameter in self._source]
         # _all keeps the parameters alive, so an id is never that of a newer object.
-        return [(id(p), p.requires_grad, p.shape, p.dtype, p.device) for p in parameters]
+        return [(id(p), p.requires_grad, p.shape, p.stride(), p.dtype, p.device) for p in parameters]
 
     def _select(self) -> None:
         """Find what is perturbed."""
@@ -160,6 +168,7 @@ class Scope:
         self._parameters = [weight.parameter for weight in self._weights]
         self._names = [weight.name for weight in self._weights]
         self._ids = {id(parameter) for parameter in self._parameters}
+        self._copied: list[nn.Parameter] = self._parameters
         self._versions_left = None
         self._selected()
         self._signature = self._look()  # last: an interrupt before it leaves all to be selected again
@@ -176,7 +185,7 @@ class Scope:
         if self._warned or not self._on() or self._versions_left in (None, versions):
             return
         self._versions_left = versions
-        if self._denoise and self._noisy() and not self._snapshot.differs():
+        if self._denoise and self._noisy() and not self._differs():
             return  # written and put back, as a block of another smoother does
         self._warned = True
         warnings.warn(
@@ -212,7 +221,7 @@ class Block:
         smoother._blocks += 1
         self._moved = smoother._noisy() and not smoother._clean(stream)
         if self._moved and smoother._denoise:
-            smoother._snapshot.take(smoother._parameters)
+            smoother._snapshot.take(smoother._copied)
         try:
             # The hook only looks; it never restores, since a GradScaler may skip the step it waits for.
             self._hook = register_optimizer_step_pre_hook(self._check_optimizer)
@@ -221,12 +230,11 @@ class Block:
                 smoother._displace(stream, self._draw, self._sign)
                 self._forget_casts()
             self._versions_inside = smoother._versions()
+            smoother._streams += self._stream is None
+            return self  # in here: an interrupt after the last line would leave the noise
         except BaseException:
             self._close()
             raise
-        if self._stream is None:
-            smoother._streams += 1
-        return self
 
     def __exit__(
         self,
@@ -280,7 +288,7 @@ class Block:
     def _restore(self) -> None:
         if self._moved:
             if self._smoother._denoise:
-                self._smoother._snapshot.restore()
+                self._smoother._put_back()
             self._forget_casts()
 
     @staticmethod

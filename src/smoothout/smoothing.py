@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from smoothout import _checks, schedules
 from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName
 from smoothout.auto import AutoStrength, Controller
+from smoothout.kernels import fused
+from smoothout.kernels.fused import Fused
 from smoothout.noise.draws import NoiseKey
 from smoothout.results.noise import NoiseSummary, TensorNoise
 from smoothout.scaling import offsets
@@ -311,6 +313,22 @@ class SmoothOut(Scope):
 
     def _selected(self) -> None:
         self._groups = _grouped(self._weights)
+        self._fused, slow = self._fuse() if self._denoise else (None, self._weights)
+        self._slow = _grouped(slow)
+        self._copied = [weight.parameter for weight in slow]
+
+    def _follow(self) -> None:
+        super()._follow()
+        if self._fused is not None and not self._fused.follow():
+            self._select()
+
+    def _fuse(self) -> tuple[Fused | None, list[Weight]]:
+        """What a kernel perturbs, and the other weights."""
+        quick = [weight for weight in self._weights if fused.fits(weight, self._scale, self._distribution)]
+        if not (quick and fused.apart(self._parameters) and fused.available()):
+            return None, self._weights
+        chosen = {weight.ordinal for weight in quick}
+        return Fused(quick, self._scale), [weight for weight in self._weights if weight.ordinal not in chosen]
 
     def _on(self) -> bool:
         return self._strength > 0
@@ -346,9 +364,22 @@ class SmoothOut(Scope):
 
     @torch.no_grad()
     def _add_noise(self, key: NoiseKey, amplitude: float) -> None:
-        for group in self._groups:
+        if self._fused is not None:
+            self._fused.perturb(key, amplitude)
+        for group in self._slow:
             thetas = offsets(group, key, amplitude, self._scale, self._distribution)
             torch._foreach_add_([weight.parameter for weight in group], thetas)
+
+    def _put_back(self) -> None:
+        super()._put_back()
+        if self._fused is not None:
+            self._fused.restore()
+
+    def _differs(self) -> bool:
+        return super()._differs() or (self._fused is not None and self._fused.differs())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_fused": None}  # made again by the next block
 
     @torch.no_grad()
     def _starting_strength(self, relative_noise: float) -> float:

@@ -46,11 +46,14 @@ class Weight:
     module: nn.Module | None
 
     @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution's weight, whose filters do not lie along dimension 0."""
+        return isinstance(self.module, _ConvTransposeNd) and self.parameter.dim() > 2
+
+    @property
     def _groups(self) -> int | None:
         """Groups of a transposed convolution's weight, None for every other weight."""
-        if isinstance(self.module, _ConvTransposeNd) and self.parameter.dim() > 2:
-            return self.module.groups
-        return None
+        return self.module.groups if isinstance(self.module, _ConvTransposeNd) and self.transposed else None
 
     def filters(self, values: Tensor) -> Tensor:
         """Values of the weight's shape as rows, (F, d): all elements that make one output channel.

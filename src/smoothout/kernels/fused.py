@@ -1,0 +1,222 @@
+"""Weights that a compiled kernel copies and perturbs in one pass, and copies back."""
+
+import ctypes
+import functools
+import itertools
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from smoothout._types import Distribution, Scale
+from smoothout.noise.draws import NoiseKey
+from smoothout.weights import Weight
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Elements of a unit of work: its weights, copy and draws (40 KB) stay in a core's cache.
+UNIT = 4096
+#: Elements below which other threads are not woken, as torch does for its own operations.
+GRAIN = 32768
+_log = logging.getLogger("smoothout")
+
+
+class Fused:
+    """Float32 weights on a CPU, and room for copies of them.
+
+    Args:
+        weights: For each of which :func:`fits` holds, and which are :func:`apart`.
+        scale: Of the noise.
+    """
+
+    def __init__(self, weights: Sequence[Weight], scale: Scale) -> None:
+        import numpy as np  # here, since the reference does without
+
+        self._parameters = [weight.parameter for weight in weights]
+        with torch.inference_mode(False):  # or later training could not write to them
+            self._copies = [torch.empty_like(p, requires_grad=False) for p in self._parameters]
+        self._held = False  # whether the copies are of anything yet
+        self._scale = scale
+        self._elements = sum(p.numel() for p in self._parameters)
+        self._table = np.array(units(self._parameters, scale), dtype=np.int64).reshape(-1, 4)
+        self._layout = _layout(self._parameters)
+        self._addresses = np.array([p.data_ptr() for p in self._parameters], dtype=np.int64)
+        self._copied_to = np.array([copy.data_ptr() for copy in self._copies], dtype=np.int64)
+        self._ordinals = np.array([weight.ordinal for weight in weights], dtype=np.int64)
+        self._amplitude = np.zeros(1)
+        self._taken = np.zeros(1, dtype=np.uint8)
+        self._scratch = np.empty(0, dtype=np.float64)
+        self._kernel = _kernel()
+        fixed = {
+            "units": len(self._table),
+            "table": _address(self._table),
+            "weights": _address(self._addresses),
+            "copies": _address(self._copied_to),
+            "ordinals": _address(self._ordinals),
+            "amplitude": _address(self._amplitude),
+            "scratch_bytes": self._kernel.scratch_bytes(int((self._table[:, 2] - self._table[:, 1]).max(initial=0))),
+            "taken": _address(self._taken),
+        }
+        self._job = np.array([fixed.get(name, 0) for name in self._kernel.fields], dtype=np.int64)
+        self._at = {name: index for index, name in enumerate(self._kernel.fields)}
+
+    def perturb(self, key: NoiseKey, amplitude: float) -> None:
+        """Copy the weights and add noise. All of it happens or none, whatever interrupts."""
+        key0, key1 = key.words()
+        self._amplitude[0] = amplitude
+        self._run(self._scale, key0=key0, key1=key1)
+        self._held = True
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write the copies back, if there are any; may be called again."""
+        if not self._taken[0]:
+            return
+        if _layout(self._parameters) == self._layout:
+            self._run("restore")
+        else:  # other memory took their place inside the block
+            for p, copy in zip(self._parameters, self._copies, strict=True):
+                p.copy_(copy)
+        self._taken[0] = 0
+
+    def follow(self) -> bool:
+        """See where the weights are now, since data may be replaced by other of its shape; whether they still fit."""
+        layout = _layout(self._parameters)
+        if layout != self._layout:
+            as_before = all(p.dtype == torch.float32 and p.is_contiguous() for p in self._parameters)
+            if not (as_before and apart(self._parameters)):
+                return False
+            self._layout = layout
+            self._addresses[:] = [p.data_ptr() for p in self._parameters]
+        return True
+
+    def differs(self) -> bool:
+        """Whether the weights are no longer what was copied last."""
+        return self._held and any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copies, strict=True))
+
+    def _run(self, mode: str, **key: int) -> None:
+        import numpy as np
+
+        threads = min(threads_of(self._elements), len(self._table))
+        job, at = self._job, self._at
+        needed = threads * int(job[at["scratch_bytes"]])
+        if self._scratch.nbytes < needed:
+            self._scratch = np.empty(-(-needed // 8), dtype=np.float64)
+        for name in ("next_unit", "finished", "next_worker"):
+            job[at[name]] = 0
+        for name, word in key.items():
+            job[at[name]] = word
+        job[at["mode"]], job[at["scratch"]] = self._kernel.modes.index(mode), _address(self._scratch)
+        self._kernel.run(_address(job), threads)
+        # Raw memory was written, of which autograd must know: a backward pass after the block must raise.
+        torch.autograd.graph.increment_version(self._parameters)
+
+
+def fits(weight: Weight, scale: Scale, distribution: Distribution) -> bool:
+    """Whether the kernel can perturb a weight."""
+    p = weight.parameter
+    return (
+        distribution == "uniform"
+        and p.dtype == torch.float32
+        and p.device.type == "cpu"
+        and p.layout == torch.strided
+        and p.is_contiguous()
+        and not p.is_neg()
+        and not p.is_inference()
+        and not (scale == "filter" and weight.transposed)
+    )
+
+
+def apart(parameters: Sequence[Tensor]) -> bool:
+    """Whether no two share memory; what one pass copies of the second would hold the noise of the first."""
+    ranges = sorted((p.data_ptr(), p.data_ptr() + p.nbytes) for p in parameters if p.numel())
+    return all(end <= start for (_, end), (start, _) in itertools.pairwise(ranges))
+
+
+def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int]]:
+    """Pieces of about UNIT elements: tensor, first element, end, elements of a filter, of which none is cut."""
+    found = []
+    for tensor, p in enumerate(parameters):
+        d = p[0].numel() if scale == "filter" and p.dim() > 1 and p.numel() else 1
+        step = max(1, UNIT // d) * d
+        found += [(tensor, first, min(first + step, p.numel()), d) for first in range(0, p.numel(), step)]
+    return found
+
+
+def threads_of(elements: int) -> int:
+    """As many as torch would use; one in a forked process, whose OpenMP threads are gone."""
+    return 1 if elements < GRAIN or _forked else torch.get_num_threads()
+
+
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked  # noqa: PLW0603
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Kernel:
+    """The compiled worker, and torch's OpenMP threads to run it on."""
+
+    def __init__(self) -> None:
+        from smoothout.kernels import cpu
+
+        self.fields, self.modes, self.scratch_bytes = cpu.FIELDS, cpu.MODES, cpu.scratch_bytes
+        self._compiled = cpu.compiled()  # keeps the code alive
+        self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
+        self._parallel = _openmp()
+
+    def run(self, job: int, threads: int) -> None:
+        """Let some threads do a job."""
+        if threads == 1 or self._parallel is None:
+            self._work(job)
+        else:
+            self._parallel(self._compiled.address, job, threads, 0)
+
+
+def _openmp() -> Any:
+    """GOMP_parallel(function, argument, threads, flags) of the OpenMP library that torch has loaded, if it has one.
+
+    LLVM's and Intel's libraries have it too. Sharing torch's threads, none has to be woken, or competes for a core.
+    """
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        found = ctypes.CDLL(str(path)).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return found
+
+
+@functools.cache
+def _kernel() -> _Kernel:
+    return _Kernel()
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the kernel can be compiled here; says once in the log why not."""
+    try:
+        _kernel()
+    except Exception as error:  # whatever a missing or odd installation of numba raises
+        _log.warning("noise is drawn by plain torch, which is slower, since numba cannot be used: %r", error)
+        return False
+    return True
+
+
+def _layout(parameters: Sequence[Tensor]) -> list[tuple[object, ...]]:
+    """Where and how the values lie: memory of the same address may be read in another order, or be another type's."""
+    return [(p.data_ptr(), p.shape, p.stride(), p.dtype, p.device) for p in parameters]
+
+
+def _address(array: "np.ndarray[Any, Any]") -> int:
+    return array.ctypes.data

@@ -1,0 +1,289 @@
+"""The compiled kernel returns the reference's bits, leaves alone what is not its own, and says if it cannot be used."""
+
+import contextlib
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from smoothout import SmoothOut
+from smoothout.kernels import fused
+from smoothout.kernels.fused import Fused
+from smoothout.noise.draws import UNIFORM_DENOMINATOR, NoiseKey, uniform_integers
+from smoothout.scaling import offsets
+from smoothout.weights import all_weights
+
+SCALES = ("none", "weight", "filter")
+#: One element, tails of blocks of 8, whole units, one more, filters of many lengths and of more than a unit.
+SHAPES = [
+    (),
+    (1,),
+    (7,),
+    (8,),
+    (9,),
+    (4096,),
+    (4097,),
+    (40, 1),
+    (3, 5),
+    (5, 3, 3, 3),
+    (2, 5000),
+    (1, 20000),
+    (300, 257),
+]
+SHAPES += [(0,), (0, 3), (3, 0), (700, 64), (2, 256), (2, 255), (2, 513)]
+
+
+def weights_of(shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return all_weights(
+        [(str(i), nn.Parameter(torch.randn(shape, generator=generator))) for i, shape in enumerate(shapes)]
+    )
+
+
+def by_reference(weights, key, amplitude, scale):
+    return [
+        weight.parameter.detach() + theta
+        for weight, theta in zip(weights, offsets(weights, key, amplitude, scale, "uniform"), strict=True)
+    ]
+
+
+def bits(tensor):
+    return tensor.detach().contiguous().view(torch.int32).tolist()
+
+
+@pytest.fixture
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def check(weights, key, amplitude, scale):
+    """Noise by both, to the bit, and the weights come back."""
+    before = [bits(weight.parameter) for weight in weights]
+    expected = by_reference(weights, key, amplitude, scale)
+    kernel = Fused(weights, scale)
+    for _ in range(2):
+        kernel.perturb(key, amplitude)
+        for weight, noisy in zip(weights, expected, strict=True):
+            assert bits(weight.parameter) == bits(noisy), tuple(noisy.shape)
+        kernel.restore()
+        assert [bits(weight.parameter) for weight in weights] == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_reference_s_bits(scale, threads):
+    check(weights_of(SHAPES), NoiseKey(3, 2**33 + 1, 5, 1), 0.3, scale)
+
+
+shapes = st.lists(
+    st.one_of(
+        st.tuples(st.integers(1, 9000)),
+        st.tuples(st.integers(1, 40), st.integers(1, 300)),
+        st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(
+    shapes=shapes,
+    scale=st.sampled_from(SCALES),
+    amplitude=st.floats(1e-30, 1e30) | st.floats(-1.0, -1e-3),
+    seed=st.integers(0, 2**64 - 1),
+    step=st.integers(0, 2**63),
+    stream=st.integers(0, 2**32 - 1),
+)
+def test_the_reference_s_bits_for_any_key_and_amplitude(shapes, scale, amplitude, seed, step, stream):
+    check(weights_of(shapes), NoiseKey(seed, step, stream), amplitude, scale)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_weights_of_any_bits(scale):
+    raw = torch.randint(-(2**31), 2**31, (3000,), generator=torch.Generator().manual_seed(1)).to(torch.int32)
+    raw[::7] = 0
+    [weight] = all_weights([("w", nn.Parameter(raw.view(torch.float32).view(30, 100)))])
+    before = bits(weight.parameter)
+    [expected] = by_reference([weight], NoiseKey(0, 0), 0.1, scale)
+    kernel = Fused([weight], scale)
+    kernel.perturb(NoiseKey(0, 0), 0.1)
+    same = torch.isclose(weight.parameter.detach(), expected, rtol=0, atol=0, equal_nan=True)
+    assert same.all()  # nan's bits are left to the processor
+    kernel.restore()
+    assert bits(weight.parameter) == before
+
+
+@pytest.mark.parametrize("first", [2**32 - 16, 2**32, 2**35 + 8])
+def test_elements_past_32_bits(first):
+    size = 100
+    [weight] = weights_of([(size,)])
+    before = weight.parameter.detach().clone()
+    [k] = uniform_integers(NoiseKey(1, 2), [0], [size], torch.device("cpu"), first=first)
+    kernel = Fused([weight], "none")
+    kernel._table[:] = [[0, first, first + size, 1]]
+    kernel._addresses -= 4 * first  # as if so many elements came before
+    kernel._copied_to -= 4 * first
+    kernel.perturb(NoiseKey(1, 2), 0.5)
+    assert torch.equal(weight.parameter.detach(), before + k / UNIFORM_DENOMINATOR * 0.5)
+    kernel.restore()
+    assert torch.equal(weight.parameter.detach(), before)
+
+
+def test_nothing_beside_the_weights_is_written():
+    room = torch.full((30, 100), 7.0)
+    parts = [nn.Parameter(room[2 * i + 1, : 91 + i]) for i in range(5)]
+    kernel = Fused(all_weights([(str(i), part) for i, part in enumerate(parts)]), "filter")
+    kernel.perturb(NoiseKey(0, 0), 0.5)
+    inside = torch.zeros(30, 100, dtype=torch.bool)
+    for i in range(5):
+        inside[2 * i + 1, : 91 + i] = True
+    assert (room[inside] != 7).all()
+    assert (room[~inside] == 7).all()
+
+
+def quick(model, **options):
+    """Names of the weights that the kernel perturbs."""
+    smoother = SmoothOut(model, 0.1, **options)
+    found = [] if smoother._fused is None else smoother._fused._parameters
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for parameter in found]
+
+
+def test_what_the_kernel_perturbs_and_what_the_reference_does():
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.ConvTranspose2d(2, 3, 2), nn.Linear(2, 2).double(), nn.Linear(2, 2).bfloat16()
+    )
+    model.append(nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last))
+    assert quick(model) == ["0.weight", "0.bias", "1.weight", "1.bias", "4.bias"]
+    assert quick(model, scale="filter") == ["0.weight", "0.bias", "1.bias", "4.bias"]
+    assert quick(model, distribution="normal") == []
+    assert quick(model, denoise=False) == []
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_both_in_one_model(scale, backend):
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.Linear(4, 4).double(), nn.ConvTranspose2d(2, 3, 2), nn.Linear(2, 2).half()
+    )
+    before = [p.detach().clone() for p in model.parameters()]
+    smoother = SmoothOut(model, 0.2, scale=scale, seed=4)
+    thetas = offsets(all_weights(model), NoiseKey(4, 0), 0.2, scale, "uniform")
+    with smoother.perturbed():
+        for p, clean, theta in zip(model.parameters(), before, thetas, strict=True):
+            assert torch.equal(p, (clean + theta).to(p.dtype))
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+def overlapping():
+    room = torch.randn(10)
+    return [("a", nn.Parameter(room[:6])), ("b", nn.Parameter(room[4:]))]
+
+
+def test_weights_that_overlap_are_left_to_the_reference():
+    parameters = overlapping()
+    before = [p.detach().clone() for _, p in parameters]
+    smoother = SmoothOut(parameters, 0.5)
+    assert smoother._fused is None
+    with smoother.perturbed():
+        assert not torch.equal(parameters[1][1], before[1])
+    assert all(torch.equal(p, clean) for (_, p), clean in zip(parameters, before, strict=True))
+
+
+def test_weights_that_come_to_overlap_are_left_to_the_reference():
+    parameters = [("a", nn.Parameter(torch.randn(6))), ("b", nn.Parameter(torch.randn(6)))]
+    smoother = SmoothOut(parameters, 0.5)
+    assert smoother._fused is not None
+    with torch.no_grad():
+        for (_, p), (_, other) in zip(parameters, overlapping(), strict=True):
+            p.data = other.data
+    with smoother.perturbed():
+        assert smoother._fused is None
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda p: p.data.clone(),
+        lambda p: p.data.t(),  # of the same address
+        lambda p: p.data.to(memory_format=torch.channels_last) if p.dim() == 4 else p.data[:1].expand(4, 4),
+        lambda p: p.data.double(),
+    ],
+    ids=["other memory", "transposed", "expanded", "another type"],
+)
+def test_data_replaced_between_blocks_is_followed(replace):
+    parameter = nn.Parameter(torch.arange(16.0).view(4, 4))
+    smoother = SmoothOut([("w", parameter)], 0.5)
+    with smoother.perturbed():
+        pass
+    parameter.data = replace(parameter)
+    before = parameter.detach().clone()
+    [weight] = all_weights([("w", parameter)])
+    if replace(parameter).is_contiguous():
+        [theta] = offsets([weight], NoiseKey(0, 0, 1), 0.5, "none", "uniform")
+        with smoother.perturbed():
+            assert torch.equal(parameter.detach(), before + theta)
+    assert torch.equal(parameter.detach(), before)
+
+
+@pytest.mark.parametrize("replace", [lambda p: p.data.clone(), lambda p: p.data.t(), lambda p: p.data.double()])
+def test_data_replaced_inside_a_block_is_restored_where_it_is_now(replace):
+    parameter = nn.Parameter(torch.arange(16.0).view(4, 4))
+    before = parameter.detach().clone()
+    smoother = SmoothOut([("w", parameter)], 0.5)
+    block = smoother.perturbed()
+    block.__enter__()
+    parameter.data = replace(parameter)
+    with contextlib.suppress(RuntimeError):  # it is refused where it shows
+        block.__exit__(None, None, None)
+    assert torch.equal(parameter.detach().float(), before)
+
+
+def test_torch_keeps_its_threads():
+    before = torch.get_num_threads()
+    smoother = SmoothOut(nn.Linear(300, 300), 0.5)
+    with smoother.perturbed():
+        pass
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_forked_process(threads):
+    model = nn.Linear(400, 400)
+    smoother = SmoothOut(model, 0.5)
+    with smoother.perturbed():
+        expected = bits(model.weight[0])
+    smoother.load_state_dict(smoother.state_dict() | {"streams": 0})
+    child = os.fork()
+    if child == 0:
+        with smoother.perturbed():
+            os._exit(int(bits(model.weight[0]) != expected))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_without_numba_the_reference_is_used_which_is_said_once(monkeypatch, caplog):
+    def missing():
+        raise ImportError("No module named 'numba'")
+
+    monkeypatch.setattr(fused, "_kernel", missing)
+    monkeypatch.setattr(fused, "available", fused.available.__wrapped__)
+    with caplog.at_level(logging.WARNING, "smoothout"):
+        smoother = SmoothOut(nn.Linear(3, 2), 0.5)
+    assert smoother._fused is None
+    assert "noise is drawn by plain torch, which is slower, since numba cannot be used" in caplog.text
+    assert "No module named 'numba'" in caplog.text
+
+
+def test_a_job_longer_than_its_scratch_gets_more():
+    kernel = Fused(weights_of([(1, 100_000)]), "filter")
+    assert kernel._kernel.scratch_bytes(100_000) >= 8 * 256 + 2 * 100_000
+    kernel.perturb(NoiseKey(0, 0), 0.1)
+    assert kernel._scratch.nbytes >= 2 * 100_000
+    assert np.all(kernel._taken == 1)
