@@ -38,8 +38,41 @@ def normal(seed, step, stream, draw, ordinal, index):
     block, lane = divmod(index, 4)
     words = philox((block & MASK, block >> 32, ordinal, 1), key_words(seed, step, stream, draw))
     u, v = ((word + 0.5) / 2**32 for word in words[2 * (lane // 2) :][:2])
-    trigonometric = math.cos if lane % 2 == 0 else math.sin
-    return math.sqrt(-2 * math.log(u)) * trigonometric(2 * math.pi * v)
+    return math.sqrt(-2 * log(u)) * (cos_turns(v) if lane % 2 == 0 else sin_turns(v))
+
+
+def log(x):
+    """The published order of additions and multiplications; close to math.log, whose bits differ between machines."""
+    mantissa, exponent = math.frexp(x)
+    if mantissa < math.sqrt(2) / 2:
+        mantissa, exponent = 2 * mantissa, exponent - 1
+    s = (mantissa - 1) / (mantissa + 1)
+    return exponent * math.log(2) + 2 * s * polynomial([1 / (2 * k + 1) for k in range(7)], s * s)
+
+
+def sin_turns(v):
+    """sin(2 pi v): sine or cosine of what is left of v after whole quarters."""
+    quarter = math.floor(4 * v + 0.5)
+    t = 2 * math.pi * (v - quarter / 4)
+    sine = t * polynomial([(-1) ** k / math.factorial(2 * k + 1) for k in range(6)], t * t)
+    cosine = polynomial([(-1) ** k / math.factorial(2 * k) for k in range(7)], t * t)
+    return [sine, cosine, -sine, -cosine][quarter % 4]
+
+
+def cos_turns(v):
+    """cos(2 pi v) = sin(2 pi (v + 1/4)), without rounding the sum."""
+    quarter = math.floor(4 * v + 0.5)
+    t = 2 * math.pi * (v - quarter / 4)
+    sine = t * polynomial([(-1) ** k / math.factorial(2 * k + 1) for k in range(6)], t * t)
+    cosine = polynomial([(-1) ** k / math.factorial(2 * k) for k in range(7)], t * t)
+    return [cosine, -sine, -cosine, sine][quarter % 4]
+
+
+def polynomial(coefficients, x):
+    total = coefficients[-1]
+    for c in reversed(coefficients[:-1]):
+        total = total * x + c
+    return total
 
 
 def rounded(value, dtype):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from smoothout.noise.draws import NoiseKey
-from smoothout.scaling import blocked_sum, exact_sqrt, offsets
+from smoothout.scaling import blocked_sum, offsets
 from smoothout.weights import all_weights
 
 KEY = (11, 2, 3, 1)
@@ -51,10 +51,7 @@ def test_equals_the_reference(case, scale, distribution):
         expected = references.offset(weight.parameter, weight.ordinal, 0.3, scale, distribution, KEY, transposed)
         assert theta.dtype == expected.dtype
         assert theta.shape == weight.parameter.shape
-        if distribution == "uniform":
-            assert torch.equal(theta, expected)
-        else:  # libraries' logarithms and sines: 1 ulp
-            torch.testing.assert_close(theta, expected, rtol=2e-7 if theta.dtype == torch.float32 else 1e-13, atol=0)
+        assert torch.equal(theta, expected)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
@@ -119,10 +116,3 @@ def test_uniform_noise_of_matched_variance():
     [theta] = offsets(all_weights(layer), NoiseKey(*KEY), 0.05, "none", "uniform")
     expected = 0.05 * math.sqrt(400 * 50 / 3)
     assert float(theta.norm()) == pytest.approx(expected, rel=4 * math.sqrt(4 / 5 / 400 / 50) / 2)
-
-
-def test_square_roots_are_rounded_correctly():
-    values = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    values = torch.cat([values, values * 1e-12, values * 1e9, torch.tensor([0.0, 4.0, math.inf]).double()])
-    assert exact_sqrt(values).tolist() == [math.sqrt(value) for value in values.tolist()]
-    assert exact_sqrt(torch.tensor([math.nan]).double()).isnan()

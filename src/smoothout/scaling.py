@@ -18,6 +18,7 @@ from torch import Tensor
 from smoothout._types import Distribution, Scale
 from smoothout.noise import draws
 from smoothout.noise.draws import NoiseKey
+from smoothout.noise.elementary import exact_sqrt
 from smoothout.weights import Weight
 
 LANES = 256
@@ -108,22 +109,6 @@ def _sums_of_squares(rows: Tensor) -> Tensor:
     if rows.dtype == torch.int32:
         return rows.to(torch.int64).square_().sum(dim=1).to(torch.float64)
     return blocked_sum(rows.to(torch.float64).square())
-
-
-def exact_sqrt(values: Tensor) -> Tensor:
-    """The square root of float64 values, rounded correctly.
-
-    IEEE 754 asks that of every square root, and CUDA does it. PyTorch's on a CPU, which calls a vector library, is off
-    by an ulp for one value in seventy. One step of Newton's iteration mends that, from the exact rest x - s^2, whose
-    terms come from the halves of s (Dekker 1971).
-    """
-    root = values.sqrt()
-    high = root * float(2**27 + 1)
-    high = high - (high - root)
-    low = root - high
-    rest = ((values - high * high) - 2 * high * low) - low * low
-    step = rest / (2 * root)
-    return torch.where(step.isfinite(), root + step, root)  # 0, infinities and nan stay
 
 
 def blocked_sum(rows: Tensor) -> Tensor:

@@ -324,11 +324,13 @@ class SmoothOut(Scope):
 
     def _fuse(self) -> tuple[Fused | None, list[Weight]]:
         """What a kernel perturbs, and the other weights."""
-        quick = [weight for weight in self._weights if fused.fits(weight, self._scale, self._distribution)]
+        quick = [weight for weight in self._weights if fused.fits(weight, self._scale)]
         if not (quick and fused.apart(self._parameters) and fused.available()):
             return None, self._weights
         chosen = {weight.ordinal for weight in quick}
-        return Fused(quick, self._scale), [weight for weight in self._weights if weight.ordinal not in chosen]
+        return Fused(quick, self._scale, self._distribution), [
+            weight for weight in self._weights if weight.ordinal not in chosen
+        ]
 
     def _on(self) -> bool:
         return self._strength > 0

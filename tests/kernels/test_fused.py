@@ -19,6 +19,7 @@ from smoothout.scaling import offsets
 from smoothout.weights import all_weights
 
 SCALES = ("none", "weight", "filter")
+DISTRIBUTIONS = ("uniform", "normal")
 #: One element, tails of blocks of 8, whole units, one more, filters of many lengths and of more than a unit.
 SHAPES = [
     (),
@@ -45,10 +46,10 @@ def weights_of(shapes, seed=0):
     )
 
 
-def by_reference(weights, key, amplitude, scale):
+def by_reference(weights, key, amplitude, scale, distribution="uniform"):
     return [
         weight.parameter.detach() + theta
-        for weight, theta in zip(weights, offsets(weights, key, amplitude, scale, "uniform"), strict=True)
+        for weight, theta in zip(weights, offsets(weights, key, amplitude, scale, distribution), strict=True)
     ]
 
 
@@ -64,11 +65,11 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-def check(weights, key, amplitude, scale):
+def check(weights, key, amplitude, scale, distribution):
     """Noise by both, to the bit, and the weights come back."""
     before = [bits(weight.parameter) for weight in weights]
-    expected = by_reference(weights, key, amplitude, scale)
-    kernel = Fused(weights, scale)
+    expected = by_reference(weights, key, amplitude, scale, distribution)
+    kernel = Fused(weights, scale, distribution)
     for _ in range(2):
         kernel.perturb(key, amplitude)
         for weight, noisy in zip(weights, expected, strict=True):
@@ -78,9 +79,10 @@ def check(weights, key, amplitude, scale):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("scale", SCALES)
-def test_the_reference_s_bits(scale, threads):
-    check(weights_of(SHAPES), NoiseKey(3, 2**33 + 1, 5, 1), 0.3, scale)
+def test_the_reference_s_bits(scale, distribution, threads):
+    check(weights_of(SHAPES), NoiseKey(3, 2**33 + 1, 5, 1), 0.3, scale, distribution)
 
 
 shapes = st.lists(
@@ -97,13 +99,14 @@ shapes = st.lists(
 @given(
     shapes=shapes,
     scale=st.sampled_from(SCALES),
+    distribution=st.sampled_from(DISTRIBUTIONS),
     amplitude=st.floats(1e-30, 1e30) | st.floats(-1.0, -1e-3),
     seed=st.integers(0, 2**64 - 1),
     step=st.integers(0, 2**63),
     stream=st.integers(0, 2**32 - 1),
 )
-def test_the_reference_s_bits_for_any_key_and_amplitude(shapes, scale, amplitude, seed, step, stream):
-    check(weights_of(shapes), NoiseKey(seed, step, stream), amplitude, scale)
+def test_the_reference_s_bits_for_any_key_and_amplitude(shapes, scale, distribution, amplitude, seed, step, stream):
+    check(weights_of(shapes), NoiseKey(seed, step, stream), amplitude, scale, distribution)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -113,7 +116,7 @@ def test_weights_of_any_bits(scale):
     [weight] = all_weights([("w", nn.Parameter(raw.view(torch.float32).view(30, 100)))])
     before = bits(weight.parameter)
     [expected] = by_reference([weight], NoiseKey(0, 0), 0.1, scale)
-    kernel = Fused([weight], scale)
+    kernel = Fused([weight], scale, "uniform")
     kernel.perturb(NoiseKey(0, 0), 0.1)
     same = torch.isclose(weight.parameter.detach(), expected, rtol=0, atol=0, equal_nan=True)
     assert same.all()  # nan's bits are left to the processor
@@ -127,7 +130,7 @@ def test_elements_past_32_bits(first):
     [weight] = weights_of([(size,)])
     before = weight.parameter.detach().clone()
     [k] = uniform_integers(NoiseKey(1, 2), [0], [size], torch.device("cpu"), first=first)
-    kernel = Fused([weight], "none")
+    kernel = Fused([weight], "none", "uniform")
     kernel._table[:] = [[0, first, first + size, 1]]
     kernel._addresses -= 4 * first  # as if so many elements came before
     kernel._copied_to -= 4 * first
@@ -140,7 +143,7 @@ def test_elements_past_32_bits(first):
 def test_nothing_beside_the_weights_is_written():
     room = torch.full((30, 100), 7.0)
     parts = [nn.Parameter(room[2 * i + 1, : 91 + i]) for i in range(5)]
-    kernel = Fused(all_weights([(str(i), part) for i, part in enumerate(parts)]), "filter")
+    kernel = Fused(all_weights([(str(i), part) for i, part in enumerate(parts)]), "filter", "uniform")
     kernel.perturb(NoiseKey(0, 0), 0.5)
     inside = torch.zeros(30, 100, dtype=torch.bool)
     for i in range(5):
@@ -164,7 +167,7 @@ def test_what_the_kernel_perturbs_and_what_the_reference_does():
     model.append(nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last))
     assert quick(model) == ["0.weight", "0.bias", "1.weight", "1.bias", "4.bias"]
     assert quick(model, scale="filter") == ["0.weight", "0.bias", "1.bias", "4.bias"]
-    assert quick(model, distribution="normal") == []
+    assert quick(model, distribution="normal") == quick(model)
     assert quick(model, denoise=False) == []
 
 
@@ -282,8 +285,8 @@ def test_without_numba_the_reference_is_used_which_is_said_once(monkeypatch, cap
 
 
 def test_a_job_longer_than_its_scratch_gets_more():
-    kernel = Fused(weights_of([(1, 100_000)]), "filter")
-    assert kernel._kernel.scratch_bytes(100_000) >= 8 * 256 + 2 * 100_000
+    kernel = Fused(weights_of([(1, 100_000)]), "filter", "uniform")
+    assert kernel._kernel.scratch_bytes(100_000, False) >= 8 * 256 + 2 * 100_000
     kernel.perturb(NoiseKey(0, 0), 0.1)
     assert kernel._scratch.nbytes >= 2 * 100_000
     assert np.all(kernel._taken == 1)

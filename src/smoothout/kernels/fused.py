@@ -31,10 +31,10 @@ class Fused:
 
     Args:
         weights: For each of which :func:`fits` holds, and which are :func:`apart`.
-        scale: Of the noise.
+        scale, distribution: Of the noise.
     """
 
-    def __init__(self, weights: Sequence[Weight], scale: Scale) -> None:
+    def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
         import numpy as np  # here, since the reference does without
 
         self._parameters = [weight.parameter for weight in weights]
@@ -52,6 +52,8 @@ class Fused:
         self._taken = np.zeros(1, dtype=np.uint8)
         self._scratch = np.empty(0, dtype=np.float64)
         self._kernel = _kernel()
+        normal = distribution == "normal"
+        longest = int((self._table[:, 2] - self._table[:, 1]).max(initial=0))
         fixed = {
             "units": len(self._table),
             "table": _address(self._table),
@@ -59,7 +61,8 @@ class Fused:
             "copies": _address(self._copied_to),
             "ordinals": _address(self._ordinals),
             "amplitude": _address(self._amplitude),
-            "scratch_bytes": self._kernel.scratch_bytes(int((self._table[:, 2] - self._table[:, 1]).max(initial=0))),
+            "normal": int(normal),
+            "scratch_bytes": self._kernel.scratch_bytes(longest, normal),
             "taken": _address(self._taken),
         }
         self._job = np.array([fixed.get(name, 0) for name in self._kernel.fields], dtype=np.int64)
@@ -117,12 +120,11 @@ class Fused:
         torch.autograd.graph.increment_version(self._parameters)
 
 
-def fits(weight: Weight, scale: Scale, distribution: Distribution) -> bool:
+def fits(weight: Weight, scale: Scale) -> bool:
     """Whether the kernel can perturb a weight."""
     p = weight.parameter
     return (
-        distribution == "uniform"
-        and p.dtype == torch.float32
+        p.dtype == torch.float32
         and p.device.type == "cpu"
         and p.layout == torch.strided
         and p.is_contiguous()

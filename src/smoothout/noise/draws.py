@@ -11,13 +11,13 @@ One counter gives 128 bits: eight uniform draws of 16 bits or four normal ones. 
 docs/decisions/0003-counter-based-noise.md.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from smoothout.noise.elementary import exact_sqrt, log, sin_cos_turns
 from smoothout.noise.philox import MASK32, fold, philox4x32
 
 UNIFORM_PER_BLOCK = 8
@@ -70,9 +70,8 @@ def normal(
 ) -> list[Tensor]:
     """Draw standard normal numbers by Box and Muller (1958), |z| <= 6.77.
 
-    z = sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v), with u and v of 32 bits, in float64.
-    Library logarithms and sines differ in the last bit of a float64 between devices; rounded to float32,
-    draws agree to 1 ulp, and nearly always to the bit.
+    z = sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v), with u and v of 32 bits, in float64 by
+    :mod:`smoothout.noise.elementary`, whose bits are the same everywhere.
 
     Args:
         key, ordinals, sizes, device: As for :func:`uniform_integers`.
@@ -82,13 +81,10 @@ def normal(
         One float64 tensor of shape (size,) per tensor.
     """
     words = _words(key, ordinals, sizes, NORMAL_PER_BLOCK, first, _NORMAL, device)
-    u0, v0, u1, v1 = ((word.to(torch.float64) + 0.5) / 2**32 for word in words)
-    radius0, radius1 = (-2 * u0.log()).sqrt(), (-2 * u1.log()).sqrt()
-    angle0, angle1 = 2 * math.pi * v0, 2 * math.pi * v1
-    z = torch.stack(
-        (radius0 * angle0.cos(), radius0 * angle0.sin(), radius1 * angle1.cos(), radius1 * angle1.sin()),
-        dim=1,
-    )
+    u, v = ((torch.stack(pair, dim=1).to(torch.float64) + 0.5) / 2**32 for pair in (words[::2], words[1::2]))
+    radius = exact_sqrt(-2 * log(u))
+    sine, cosine = sin_cos_turns(v)
+    z = torch.stack((radius * cosine, radius * sine), dim=2)
     return _per_tensor(z.flatten(), sizes, NORMAL_PER_BLOCK)
 
 
