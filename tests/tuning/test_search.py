@@ -200,6 +200,18 @@ def test_many_seeds_a_trial_do_not_make_all_trials_equal(tmp_path, monkeypatch):
     assert len({trial.values["lr"] for trial in tried(folder, made[0], budget)}) == 3
 
 
+def test_arms_try_the_same_rates_so_that_none_is_lucky_in_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "score", lambda *_: 1.0)
+    folder, budget = tmp_path / "search", Budget(10, (7,), prune=False)
+    plain = Space(("lr", "weight_decay", "warmup_steps"), {})
+    noisy = Space((*plain.names, "strength"), {})
+    made = [Arm("noise", settings(), noisy), Arm("no noise", settings(strength=0.0), plain)]
+    finish(folder, made, budget)
+    noise, none = ([trial.values for trial in tried(folder, arm, budget)] for arm in made)
+    assert [{name: values[name] for name in plain.names} for values in noise] == none
+    assert len({values["lr"] for values in none}) == 10
+
+
 def test_a_run_is_no_search(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(FileExistsError, match="exists and holds no search; use another --name"):
