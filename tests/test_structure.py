@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import smoothout
 
 
@@ -19,13 +21,18 @@ NORMS |= {"frozen_running_stats", "recompute_running_stats"}
 
 
 def test_public_names():
-    public = {name for name in vars(smoothout) if not name.startswith("_")}
-    submodules = {path.stem for path in Path(smoothout.__file__).parent.iterdir() if not path.name.startswith("_")}
-    assert (
-        public - submodules
-        == set(smoothout.__all__) - {"__version__"}
-        == {"AdaSmoothOut", "AutoStrength", "MomentumSAM", "SmoothOut", "ghost_batches", *NORMS}
-    )
+    names = {"AdaSmoothOut", "AutoStrength", "MomentumSAM", "SmoothOut", "ghost_batches", *NORMS}
+    assert set(smoothout.__all__) - {"__version__"} == names
+    assert all(getattr(smoothout, name).__name__ == name for name in names)
+    assert names <= set(dir(smoothout))
+    with pytest.raises(AttributeError, match="module 'smoothout' has no attribute 'Smoothout'"):
+        smoothout.Smoothout  # noqa: B018
+
+
+def test_help_does_not_wait_for_torch():
+    script = "import sys; from smoothout.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "usage: smoothout COMMAND" in done.stdout
 
 
 def test_the_library_needs_torch_alone():
