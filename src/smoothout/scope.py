@@ -150,7 +150,7 @@ class Scope:
 
     def _look(self) -> list[tuple[object, ...]]:
         if isinstance(self._source, nn.Module):
-            parameters = list(self._source.parameters())
+            parameters = weights.parameters_unnamed(self._source)
         else:
             parameters = [parameter for _, parameter in self._source]
         # _all keeps the parameters alive, so an id is never that of a newer object.

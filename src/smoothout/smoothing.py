@@ -339,6 +339,8 @@ class SmoothOut(Scope):
         """Of every 1 / clean_share streams the first, so of any number at least the share; with "auto" the first."""
         if self._controller is not None and stream == 0:
             return True
+        if not self._clean_share:
+            return False
         return math.ceil((stream + 1) * self._clean_share) > math.ceil(stream * self._clean_share)
 
     def _noisy(self) -> bool:

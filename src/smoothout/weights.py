@@ -95,6 +95,18 @@ def all_weights(source: nn.Module | Iterable[tuple[str, nn.Parameter]]) -> list[
     return list(found.values())
 
 
+def parameters_unnamed(model: nn.Module) -> list[nn.Parameter]:
+    """As ``model.parameters()``, in another order and tied ones repeated, but faster: every block walks twice."""
+    modules, found, seen = [model], [], {id(model)}
+    for module in modules:  # grows on the way
+        found += [parameter for parameter in module._parameters.values() if parameter is not None]
+        for child in module._modules.values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                modules.append(child)
+    return found
+
+
 def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
