@@ -1,27 +1,27 @@
 """What the noise costs: a step with noise against the same step without, interleaved in one run.
 
-    python benchmarks/overhead.py
+    python benchmarks/overhead.py [NETWORK ...]
 
-A step is zero_grad, K ghost batches of 128 (forward, backward), and SGD with momentum, on the F1 MLP (1.46 M weights).
-Prints medians of the ratios of neighbouring steps, and writes benchmarks/results/overhead.json.
+A step is everything from zero_grad to optimizer.step (SGD with momentum) over all ghost batches. Prints medians of the
+ratios of neighbouring steps, and writes benchmarks/results/overhead.json. "two copies" is a step that copies the
+weights at each block, and copies them back.
 """
 
+import contextlib
 import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch.nn import functional
+from steps import NETWORKS, Network, Training, environment, interleaved
+from torch import nn
 
-from smoothout import AdaSmoothOut, SmoothOut, ghost_batches
-from smoothout.train import models
+from smoothout import AdaSmoothOut, SmoothOut
+from smoothout.weights import Snapshot
 
-GHOST, GHOSTS, PAIRS = 128, 16, 15
-ARMS: dict[str, Callable[[torch.nn.Module], SmoothOut]] = {
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+ARMS: dict[str, Callable[[nn.Module], SmoothOut]] = {
     "SmoothOut": lambda model: SmoothOut(model, 0.02),
     "AdaSmoothOut": lambda model: AdaSmoothOut(model, 0.3),
     "weight scale": lambda model: SmoothOut(model, 0.1, scale="weight"),
@@ -29,47 +29,41 @@ ARMS: dict[str, Callable[[torch.nn.Module], SmoothOut]] = {
 }
 
 
-def stepper(make: Callable[[torch.nn.Module], SmoothOut]) -> Callable[[], float]:
-    """A function that makes one step and returns its seconds."""
-    model = models.build("mnist_f1", (784,), 10, seed=0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    smoother = make(model)
-    inputs, targets = torch.randn(GHOST * GHOSTS, 784), torch.randint(0, 10, (GHOST * GHOSTS,))
+def noisy(training: Training, make: Callable[[nn.Module], SmoothOut]) -> Callable[[], None]:
+    """A step with noise."""
+    smoother = make(training.model)
+    return lambda: training.step(smoother.perturbed, smoother.step)
 
-    def step() -> float:
-        began = time.perf_counter()
-        optimizer.zero_grad()
-        for x, y in ghost_batches(inputs, targets, size=GHOST):
-            with smoother.perturbed():
-                (functional.cross_entropy(model(x), y) / GHOSTS).backward()
-        optimizer.step()
-        smoother.step()
-        return time.perf_counter() - began
 
-    return step
+def copying(training: Training) -> Callable[[], None]:
+    """A step that copies the weights that get noise, and copies them back."""
+    snapshot, parameters = Snapshot(), SmoothOut(training.model, 0.02)._parameters
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        snapshot.take(parameters)
+        yield
+        snapshot.restore()
+
+    return lambda: training.step(block)
+
+
+def measure(network: Network) -> dict[str, Any]:
+    """Every arm against plain SGD, on one model."""
+    training = Training(network)
+    works: dict[str, Callable[[], None]] = {name: noisy(training, make) for name, make in ARMS.items()}
+    works |= {"two copies": copying(training), "plain": lambda: training.step(contextlib.nullcontext)}
+    found: dict[str, Any] = {"weights": sum(parameter.numel() for parameter in training.model.parameters())}
+    for name, ratio in interleaved(works, "plain", network.pairs):
+        found[name] = ratio.record()
+        print(f"{network.name:<16} {name:<14} {ratio} times plain SGD", flush=True)
+    return found
 
 
 def main() -> None:
-    """Measure every arm against plain SGD."""
-    rows = {}
-    for name, make in ARMS.items():
-        noisy, plain = stepper(make), stepper(lambda model: SmoothOut(model, 0.0))
-        for warm_up in (noisy, plain, noisy, plain):
-            warm_up()
-        ratios = sorted(noisy() / plain() for _ in range(PAIRS))
-        rows[name] = {"median": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
-        print(
-            f"{name:<14} {rows[name]['median']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) times plain SGD", flush=True
-        )
-    environment = {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-    results = Path(__file__).parent / "results" / "overhead.json"
-    results.write_text(json.dumps({"environment": environment, "ratios": rows}, indent=1) + "\n")
+    """Measure every network."""
+    rows = {name: measure(NETWORKS[name]) for name in sys.argv[1:] or NETWORKS}
+    RESULTS.write_text(json.dumps({"environment": environment(), "networks": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""What benchmarks of a training step share: networks, the step, and pairs of steps interleaved in one run."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from smoothout import ghost_batches
+from smoothout.train import models
+
+Enter = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and its batch.
+
+    Attributes:
+        name: In tables.
+        build: Makes it.
+        input_shape: Of a sample.
+        ghost: Samples of a ghost batch.
+        ghosts: Ghost batches of a step.
+        pairs: Of steps that are measured.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    input_shape: tuple[int, ...]
+    ghost: int
+    ghosts: int
+    pairs: int
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and classes drawn at random."""
+        generator = torch.Generator().manual_seed(0)
+        samples = self.ghost * self.ghosts
+        return (
+            torch.randn(samples, *self.input_shape, generator=generator),
+            torch.randint(0, 10, (samples,), generator=generator),
+        )
+
+
+class Transformer(nn.Module):
+    """An encoder of 6 layers and width 256 over 64 tokens, with a linear layer on their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 6)
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.encoder(tokens).mean(dim=1))
+        return logits
+
+
+def _model(name: str, shape: tuple[int, ...], **config: Any) -> Callable[[], nn.Module]:
+    return lambda: models.build(name, shape, 10, 0, config=config or None)
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("F1", _model("mnist_f1", (784,)), (784,), 128, 16, 25),
+        Network("cifar10_shallow", _model("cifar10_shallow", (3, 32, 32)), (3, 32, 32), 128, 4, 9),
+        Network("resnet-44", _model("resnet", (3, 32, 32), depth=44), (3, 32, 32), 128, 2, 7),
+        Network("alexnet", _model("alexnet", (3, 224, 224)), (3, 224, 224), 32, 2, 5),
+        Network("transformer", Transformer, (64, 256), 32, 4, 7),
+    )
+}
+
+
+class Training:
+    """A model, its optimizer and its batch."""
+
+    def __init__(self, network: Network) -> None:
+        torch.manual_seed(0)
+        self.network = network
+        self.model = network.build()
+        self.optimizer: Any = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+        self.inputs, self.targets = network.batch()
+
+    def backward(self, enter: Enter) -> None:
+        """Forward and backward of all ghost batches, each inside a block."""
+        for x, y in ghost_batches(self.inputs, self.targets, size=self.network.ghost):
+            with enter():
+                (functional.cross_entropy(self.model(x), y) / self.network.ghosts).backward()
+
+    def step(self, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
+        """Everything from zero_grad to optimizer.step."""
+        self.optimizer.zero_grad()
+        self.backward(enter)
+        self.optimizer.step()
+        after()
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Seconds that it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of the times of neighbouring steps.
+
+    Attributes:
+        median, lowest, highest: Of the ratios.
+        seconds: Median of the step that is divided by.
+    """
+
+    median: float
+    lowest: float
+    highest: float
+    seconds: float
+
+    def record(self) -> dict[str, float]:
+        """For a file."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.lowest:.3f} to {self.highest:.3f})"
+
+
+def interleaved(works: dict[str, Callable[[], None]], over: str, pairs: int) -> Iterator[tuple[str, Ratio]]:
+    """Ratios of every work to the one ``over``, a pair of them after the other; two of each first, unmeasured."""
+    for work in works.values():
+        work()
+        work()
+    for name, work in works.items():
+        if name == over:
+            continue
+        times = [(seconds(work), seconds(works[over])) for _ in range(pairs)]
+        found = sorted(a / b for a, b in times)
+        yield name, Ratio(statistics.median(found), found[0], found[-1], statistics.median(b for _, b in times))
+
+
+def environment() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
