@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo choose sharpness bench-landscape docs test lint types clean
+.PHONY: help install demo choose sharpness bench bench-landscape bench-installed docs test lint types clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -29,13 +29,18 @@ choose: install  ## choose the demo's strengths on the hold-out again (about ten
 sharpness: install  ## measure the demo's checkpoints, four arms and five seeds (after make demo; about ten minutes)
 	$(BIN)/python experiments/sharpness/measure.py
 
-bench-landscape: install  ## time lines, planes and Hessians against bare loops and other packages (about ten minutes)
-	if [ -x $(BIN)/uv ]; then \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'; \
-	else \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'; \
-	fi
+bench: bench-installed  ## time training steps with noise against plain ones and other packages (about twenty minutes)
+	$(BIN)/python benchmarks/bench.py
+
+bench-landscape: bench-installed  ## time lines, planes and Hessians against bare loops and other packages (about ten minutes)
 	$(BIN)/python benchmarks/landscape.py
+
+bench-installed: install
+	if [ -x $(BIN)/uv ]; then \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,bench]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,bench]'; \
+	fi
 
 docs: install  ## write the pages that are made from tables in the code
 	$(BIN)/python -c "from smoothout.original.options import markdown; print(markdown(), end='')" > docs/options.md

@@ -3,8 +3,8 @@
     python benchmarks/peers.py
 
 The F1 MLP in ghost batches, as in benchmarks/overhead.py. The naive way draws noise by uniform_ for each tensor, keeps
-a clone and copies it back; SAM and ASAM (pytorch-optimizer) make two passes over all ghost batches; IVON (ivon-opt) draws
-a sample of the weights for each. Needs the packages of the extra `bench`. Writes benchmarks/results/peers.json.
+a clone and copies it back; SAM and ASAM (pytorch-optimizer) make two passes over all ghost batches; IVON (ivon-opt)
+draws a sample of the weights for each. Needs the packages of the extra `bench`. Writes benchmarks/results/peers.json.
 """
 
 import contextlib

@@ -148,6 +148,45 @@ def test_an_interrupt_at_any_line_of_the_way_in(backend):
     assert storage_bytes(model.weight) == before
 
 
+@pytest.mark.filterwarnings("ignore:the block made")
+def test_an_interrupt_at_any_line_where_data_were_replaced(backend):
+    for count in range(1, 1000):
+        model = nn.Linear(3, 2)
+        smoother = SmoothOut(model, 0.5)
+        with smoother.perturbed():
+            pass
+        old = model.weight.data
+        model.weight.data = old.clone()
+        before = storage_bytes(old)
+        block = smoother.perturbed()
+        trace, met = interrupted_at(count, FILES)
+        with contextlib.suppress(KeyboardInterrupt):
+            with tracing(trace):
+                block.__enter__()
+            block.__exit__(None, None, None)
+        assert storage_bytes(model.weight) == storage_bytes(old) == before, met[-1]
+        smoother.step()
+        with smoother.perturbed():
+            assert storage_bytes(model.weight) != before, met[-1]
+            assert storage_bytes(old) == before, met[-1]
+        if len(met) < count:
+            break
+    assert 60 < count < 999
+
+
+def test_one_weight_that_cannot_be_restored_does_not_keep_the_others_from_it(backend):
+    parameters = {name: nn.Parameter(torch.randn(3, 3)) for name in "ab"}
+    parameters["h"] = nn.Parameter(torch.randn(3, 3).double())
+    before = {name: storage_bytes(p) for name, p in parameters.items()}
+    smoother = SmoothOut(list(parameters.items()), 0.5)
+    block = smoother.perturbed()
+    block.__enter__()
+    parameters["h"].data = torch.zeros(4, dtype=torch.float64)
+    with pytest.raises(RuntimeError):
+        block.__exit__(None, None, None)
+    assert {name: storage_bytes(parameters[name]) for name in "ab"} == {name: before[name] for name in "ab"}
+
+
 def test_an_interrupt_at_any_line_of_the_restore(backend):
     model = nn.Linear(3, 2)
     before = storage_bytes(model.weight)

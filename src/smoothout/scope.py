@@ -78,6 +78,10 @@ class Scope:
         """Add the displacement, times the sign, to the weights in place; copy those that are not in ``_copied``."""
         raise NotImplementedError
 
+    def _take(self) -> None:
+        """Copy the weights, but for those that :meth:`_displace` copies."""
+        self._snapshot.take(self._copied)
+
     def _put_back(self) -> None:
         """Undo the displacement, bit for bit; may be called again."""
         self._snapshot.restore()
@@ -154,7 +158,10 @@ class Scope:
         else:
             parameters = [parameter for _, parameter in self._source]
         # _all keeps the parameters alive, so an id is never that of a newer object.
-        return [(id(p), p.requires_grad, p.shape, p.stride(), p.dtype, p.device) for p in parameters]
+        return [
+            (id(p), p.requires_grad, p.shape, p.stride() if p.layout == torch.strided else None, p.dtype, p.device)
+            for p in parameters
+        ]
 
     def _select(self) -> None:
         """Find what is perturbed."""
@@ -221,7 +228,7 @@ class Block:
         smoother._blocks += 1
         self._moved = smoother._noisy() and not smoother._clean(stream)
         if self._moved and smoother._denoise:
-            smoother._snapshot.take(smoother._copied)
+            smoother._take()
         try:
             # The hook only looks; it never restores, since a GradScaler may skip the step it waits for.
             self._hook = register_optimizer_step_pre_hook(self._check_optimizer)

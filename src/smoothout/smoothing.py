@@ -319,7 +319,11 @@ class SmoothOut(Scope):
 
     def _follow(self) -> None:
         super()._follow()
-        if self._fused is not None and not self._fused.follow():
+        if self._fused is None or not self._fused.moved():
+            return
+        if self._fused.fits() and fused.apart(self._parameters):
+            self._fused.relocate()
+        else:
             self._select()
 
     def _fuse(self) -> tuple[Fused | None, list[Weight]]:
@@ -374,10 +378,17 @@ class SmoothOut(Scope):
             thetas = offsets(group, key, amplitude, self._scale, self._distribution)
             torch._foreach_add_([weight.parameter for weight in group], thetas)
 
-    def _put_back(self) -> None:
-        super()._put_back()
+    def _take(self) -> None:
         if self._fused is not None:
-            self._fused.restore()
+            self._fused.forget()
+        super()._take()
+
+    def _put_back(self) -> None:
+        try:
+            super()._put_back()
+        finally:
+            if self._fused is not None:
+                self._fused.restore()
 
     def _differs(self) -> bool:
         return super()._differs() or (self._fused is not None and self._fused.differs())

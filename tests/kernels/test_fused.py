@@ -236,6 +236,77 @@ def test_data_replaced_between_blocks_is_followed(replace):
     assert torch.equal(parameter.detach(), before)
 
 
+def test_of_weights_in_other_memory_one_that_cannot_be_restored_does_not_keep_the_others_from_it():
+    parameters = [nn.Parameter(torch.randn(4)) for _ in range(3)]
+    before = [p.detach().clone() for p in parameters]
+    kernel = Fused(all_weights([(str(i), p) for i, p in enumerate(parameters)]), "none", "uniform")
+    kernel.perturb(NoiseKey(0, 0), 0.5)
+    parameters[0].data = torch.zeros(7)
+    with pytest.raises(RuntimeError, match="size"):
+        kernel.restore()
+    assert torch.equal(parameters[1], before[1])
+    assert torch.equal(parameters[2], before[2])
+
+
+def test_copies_of_an_earlier_block_are_not_written_back():
+    [weight] = weights_of([(4,)])
+    kernel = Fused([weight], "none", "uniform")
+    kernel.perturb(NoiseKey(0, 0), 0.5)
+    kernel.forget()
+    with torch.no_grad():
+        weight.parameter.fill_(3.0)
+    kernel.restore()
+    assert torch.equal(weight.parameter.detach(), torch.full((4,), 3.0))
+
+
+def test_a_negated_view_does_not_fit():
+    [weight] = all_weights([("w", nn.Parameter(torch.randn(5)))])
+    assert fused.fits(weight, "none")
+    kernel = Fused([weight], "none", "uniform")
+    weight.parameter.data = torch._neg_view(weight.parameter.data)
+    assert kernel.moved()
+    assert not kernel.fits()
+
+
+def test_strided_weights_that_overlap():
+    room = torch.randn(144)
+    assert not fused.apart([room.view(12, 12)[:, ::2], room[100:]])
+    assert fused.apart([room.view(12, 12)[:, :6], room[138:]])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_a_sparse_weight_beside_others():
+    model = nn.Linear(3, 2)
+    model.sparse = nn.Parameter(torch.eye(3).to_sparse_csr(), requires_grad=False)
+    with SmoothOut(model, 0.5).perturbed():
+        pass
+
+
+def test_a_cache_that_cannot_be_read_or_written(monkeypatch):
+    from smoothout.kernels import cpu
+
+    original, asked = cpu.cfunc, []
+
+    def damaged(signature, **options):
+        asked.append(options)
+        if options:
+            raise EOFError("Ran out of input")
+        return original(signature)
+
+    monkeypatch.setattr(cpu, "cfunc", damaged)
+    assert cpu.compiled().address
+    assert asked == [{"cache": True}, {}]
+
+
+def test_the_cache_s_name_tells_constants_apart(monkeypatch):
+    from smoothout.kernels import cpu
+
+    monkeypatch.setattr(cpu, "cfunc", lambda *_, **__: lambda function: function.__qualname__)
+    name = cpu.compiled()
+    monkeypatch.setattr(cpu, "ROUNDS", 10)
+    assert cpu.compiled() != name
+
+
 @pytest.mark.parametrize("replace", [lambda p: p.data.clone(), lambda p: p.data.t(), lambda p: p.data.double()])
 def test_data_replaced_inside_a_block_is_restored_where_it_is_now(replace):
     parameter = nn.Parameter(torch.arange(16.0).view(4, 4))

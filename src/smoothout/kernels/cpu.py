@@ -7,6 +7,7 @@ in the published lanes. So nothing here may be compiled with fastmath.
 """
 
 import math
+import zlib
 from typing import Any
 
 import numpy as np
@@ -331,9 +332,12 @@ def _work(address: int) -> None:
 
 
 def compiled() -> Any:
-    """The worker, compiled or from numba's cache; where that cannot be written, compiled for this process."""
+    """The worker, compiled or from numba's cache; where that cannot be read or written, compiled for this process."""
+    # The cache looks at this file alone, and the code holds constants of others: let their values be part of its name.
+    constants = (ROUNDS, MULTIPLIERS, WEYL, LANES, NORM_FLOOR, UNIFORM_DENOMINATOR, LOG, SIN, COS)
+    _work.__qualname__ = f"{_work.__name__}_{zlib.crc32(repr(constants).encode()):08x}"
     signature = types.void(types.int64)
     try:
         return cfunc(signature, cache=True)(_work)
-    except RuntimeError:
+    except Exception:  # of a full disk, a damaged file, or no folder to write to
         return cfunc(signature)(_work)

@@ -37,6 +37,7 @@ class Fused:
     def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
         import numpy as np  # here, since the reference does without
 
+        self._weights = list(weights)
         self._parameters = [weight.parameter for weight in weights]
         with torch.inference_mode(False):  # or later training could not write to them
             self._copies = [torch.empty_like(p, requires_grad=False) for p in self._parameters]
@@ -75,28 +76,34 @@ class Fused:
         self._run(self._scale, key0=key0, key1=key1)
         self._held = True
 
+    def forget(self) -> None:
+        """Let :meth:`restore` do nothing until the next noise."""
+        self._taken[0] = 0
+
     @torch.no_grad()
     def restore(self) -> None:
         """Write the copies back, if there are any; may be called again."""
         if not self._taken[0]:
             return
-        if _layout(self._parameters) == self._layout:
+        if not self.moved():
             self._run("restore")
-        else:  # other memory took their place inside the block
-            for p, copy in zip(self._parameters, self._copies, strict=True):
-                p.copy_(copy)
+        else:  # other memory took the weights' place inside the block
+            _copy_all(self._parameters, self._copies)
         self._taken[0] = 0
 
-    def follow(self) -> bool:
-        """See where the weights are now, since data may be replaced by other of its shape; whether they still fit."""
+    def moved(self) -> bool:
+        """Whether any weight lies elsewhere, or otherwise, than the kernel knows."""
+        return _layout(self._parameters) != self._layout
+
+    def fits(self) -> bool:
+        """Whether the kernel can still perturb all weights."""
+        return all(fits(weight, self._scale) for weight in self._weights)
+
+    def relocate(self) -> None:
+        """Learn where the weights are now."""
         layout = _layout(self._parameters)
-        if layout != self._layout:
-            as_before = all(p.dtype == torch.float32 and p.is_contiguous() for p in self._parameters)
-            if not (as_before and apart(self._parameters)):
-                return False
-            self._layout = layout
-            self._addresses[:] = [p.data_ptr() for p in self._parameters]
-        return True
+        self._addresses[:] = [p.data_ptr() for p in self._parameters]
+        self._layout = layout  # last: an interrupt before it leaves all to be learned again
 
     def differs(self) -> bool:
         """Whether the weights are no longer what was copied last."""
@@ -105,9 +112,9 @@ class Fused:
     def _run(self, mode: str, **key: int) -> None:
         import numpy as np
 
-        threads = min(threads_of(self._elements), len(self._table))
+        threads = max(1, min(threads_of(self._elements), len(self._table)))
         job, at = self._job, self._at
-        needed = threads * int(job[at["scratch_bytes"]])
+        needed = 0 if mode == "restore" else threads * int(job[at["scratch_bytes"]])
         if self._scratch.nbytes < needed:
             self._scratch = np.empty(-(-needed // 8), dtype=np.float64)
         for name in ("next_unit", "finished", "next_worker"):
@@ -136,8 +143,27 @@ def fits(weight: Weight, scale: Scale) -> bool:
 
 def apart(parameters: Sequence[Tensor]) -> bool:
     """Whether no two share memory; what one pass copies of the second would hold the noise of the first."""
-    ranges = sorted((p.data_ptr(), p.data_ptr() + p.nbytes) for p in parameters if p.numel())
+    here = [p for p in parameters if p.device.type == "cpu" and p.layout == torch.strided and p.numel()]
+    ranges = sorted((p.data_ptr(), p.data_ptr() + _extent(p)) for p in here)
     return all(end <= start for (_, end), (start, _) in itertools.pairwise(ranges))
+
+
+def _extent(p: Tensor) -> int:
+    """Bytes from the first element to the last, and what may lie between."""
+    steps = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
+    return (1 + steps) * p.element_size()
+
+
+def _copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+    """Copy as many as can be copied, and raise what the first failed with."""
+    failed: list[Exception] = []
+    for p, copy in zip(parameters, copies, strict=True):
+        try:
+            p.copy_(copy)
+        except Exception as error:  # a weight that cannot be restored must not stop the others
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int]]:
@@ -163,7 +189,8 @@ def _after_fork() -> None:
     _forked = True
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Kernel:
@@ -186,17 +213,19 @@ class _Kernel:
 
 
 def _openmp() -> Any:
-    """GOMP_parallel(function, argument, threads, flags) of the OpenMP library that torch has loaded, if it has one.
+    """GOMP_parallel(function, argument, threads, flags) of the OpenMP library that torch uses, if it has one.
 
     LLVM's and Intel's libraries have it too. Sharing torch's threads, none has to be woken, or competes for a core.
     """
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        found = ctypes.CDLL(str(path)).GOMP_parallel
-    except (OSError, AttributeError):
-        return None
-    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-    return found
+    for name in (None, str(path)):  # a library that is loaded before all others replaces torch's own
+        try:
+            found = ctypes.CDLL(name).GOMP_parallel
+        except (OSError, AttributeError, TypeError):
+            continue
+        found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+        return found
+    return None
 
 
 @functools.cache
@@ -217,7 +246,10 @@ def available() -> bool:
 
 def _layout(parameters: Sequence[Tensor]) -> list[tuple[object, ...]]:
     """Where and how the values lie: memory of the same address may be read in another order, or be another type's."""
-    return [(p.data_ptr(), p.shape, p.stride(), p.dtype, p.device) for p in parameters]
+    return [
+        (p.data_ptr(), p.shape, p.stride(), p.dtype, p.device, p.is_neg()) if p.layout == torch.strided else ()
+        for p in parameters
+    ]
 
 
 def _address(array: "np.ndarray[Any, Any]") -> int:

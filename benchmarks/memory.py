@@ -1,0 +1,67 @@
+"""Peak memory of a step with noise above that of a step without, as a multiple of the weights that get noise (Linux).
+
+    python benchmarks/memory.py
+
+An MLP of 50 M weights, a process for each arm. Writes benchmarks/results/memory.json.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from steps import Network, Training, environment
+from torch import nn
+
+from smoothout import AdaSmoothOut, SmoothOut
+
+RESULTS = Path(__file__).parent / "results" / "memory.json"
+WIDTH = 5000
+
+
+def build() -> nn.Module:
+    """Two square layers and a head."""
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
+
+
+NETWORK = Network("MLP", build, (WIDTH,), 16, 2, 1)
+ARMS = {
+    "plain": None,
+    "SmoothOut": lambda model: SmoothOut(model, 0.01),
+    "AdaSmoothOut": lambda model: AdaSmoothOut(model, 0.1),
+    "normal": lambda model: SmoothOut(model, 0.01, distribution="normal"),
+}
+
+
+def peak(arm: str) -> None:
+    """Print the highest memory of this process in bytes from the first step on."""
+    training, make = Training(NETWORK), ARMS[arm]
+    smoother = None if make is None else make(training.model)
+    enter = contextlib.nullcontext if smoother is None else smoother.perturbed
+    for _ in range(3):
+        training.step(enter, (lambda: None) if smoother is None else smoother.step)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+
+
+def main() -> None:
+    """Measure every arm."""
+    peaks = {}
+    for arm in ARMS:
+        words = [sys.executable, __file__, "--peak", arm]
+        peaks[arm] = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    weights = sum(parameter.nbytes for parameter in build().parameters())
+    above = {arm: (found - peaks["plain"]) / weights for arm, found in peaks.items() if arm != "plain"}
+    print(f"peak above plain, times the weights: { {arm: round(value, 3) for arm, value in above.items()} }")
+    record = {"environment": environment(), "weights, bytes": weights, "peaks, bytes": peaks, "above, weights": above}
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    if sys.argv[1:2] == ["--peak"]:
+        peak(sys.argv[2])
+    else:
+        main()
