@@ -2,8 +2,8 @@
 
     make bench
 
-Runs each in a process of its own, and ends with the number of goals met, missed and not measured. Goals are those of
-docs/performance.md.
+Runs each in a process of its own, puts the table of goals into docs/performance.md and a sentence into README.md, and
+ends with how many are met, missed and not measured. With --page it runs nothing and writes what the results there say.
 """
 
 import json
@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PAGE, README = HERE.parent / "docs" / "performance.md", HERE.parent / "README.md"
+FROM, TO = "<!-- written by benchmarks/bench.py -->\n", "<!-- up to here -->\n"
 NAMES = ("overhead", "peers", "memory", "throughput", "growth")
 Goal = tuple[str, float | None, Callable[[float], bool]]
 AT_MOST: Callable[[float], Callable[[float], bool]] = lambda bound: lambda value: value <= bound  # noqa: E731
 OTHERS = 1.02  # of networks with more arithmetic for each weight
 F1 = {"SmoothOut": 1.06, "AdaSmoothOut": 1.10, "weight scale": 1.10, "normal": 1.10}
 PEERS = {"naive": 0.68, "SAM": 0.55, "IVON": 0.45}
+NAMED = {"SmoothOut": "with noise", "AdaSmoothOut": "by filter", "normal": "with normal noise"}
 ON_GPU = ("eager", "compiled", "resnet-50", "epoch of resnet-44")
 
 
@@ -46,18 +49,57 @@ def goals(found: dict[str, Any]) -> Iterator[Goal]:
         yield f"on a GPU: {name}", None, AT_MOST(0)
 
 
-def main() -> None:
-    """Run everything, then say what was reached."""
-    for name in NAMES:
-        print(f"-- {name}", flush=True)
-        subprocess.run([sys.executable, HERE / f"{name}.py"], check=True)
+def table() -> tuple[list[str], str]:
+    """Lines of the page, and the summary."""
     found = {name: json.loads((HERE / "results" / f"{name}.json").read_text()) for name in NAMES}
+    where = found["overhead"]["environment"]
+    lines = [
+        f"Measured with torch {where['torch']}, {where['threads']} threads, {where['instructions']} instructions.",
+        "",
+        "| goal | measured | |",
+        "|---|---|---|",
+    ]
     counts = {"met": 0, "missed": 0, "not measured": 0}
     for name, value, holds in goals(found):
         outcome = "not measured" if value is None else "met" if holds(value) else "missed"
         counts[outcome] += 1
-        print(f"{outcome:<13} {name}" + ("" if value is None else f": {value:.3f}"))
-    print("goals: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+        lines.append(f"| {name} | {'' if value is None else f'{value:.3f}'} | {outcome} |")
+    return lines, "goals: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+
+
+def sentence() -> str:
+    """For README."""
+    row = json.loads((HERE / "results" / "overhead.json").read_text())["networks"]["F1"]
+    times = ", ".join(f"{row[arm]['median']:.2f} times as long {name}" for arm, name in NAMED.items())
+    return (
+        f"On a CPU a step of an MLP of {row['weights'] / 1e6:.1f} M weights, in ghost batches of 128, takes {times} as it "
+        f"does without ([all goals and figures](docs/performance.md))."
+    )
+
+
+def replace_part(page: Path, part: str) -> None:
+    """Put a part between the marks of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(FROM)
+    page.write_text(f"{before}{FROM}{part}{TO}{rest.split(TO, 1)[1]}", encoding="utf-8")
+
+
+def write_pages() -> str:
+    """Put the table into docs/performance.md and a sentence into README; returns the summary."""
+    lines, summary = table()
+    replace_part(PAGE, "\n".join([*lines, "", f"{summary}.", ""]))
+    replace_part(README, f"{sentence()}\n")
+    return summary
+
+
+def main() -> None:
+    """Run everything, then say what was reached."""
+    if sys.argv[1:] != ["--page"]:
+        for name in NAMES:
+            print(f"-- {name}", flush=True)
+            subprocess.run([sys.executable, HERE / f"{name}.py"], check=True)
+    summary = write_pages()
+    print("\n".join(table()[0]))
+    print(summary)
 
 
 if __name__ == "__main__":
