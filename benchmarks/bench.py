@@ -72,8 +72,8 @@ def sentence() -> str:
     row = json.loads((HERE / "results" / "overhead.json").read_text())["networks"]["F1"]
     times = ", ".join(f"{row[arm]['median']:.2f} times as long {name}" for arm, name in NAMED.items())
     return (
-        f"On a CPU a step of an MLP of {row['weights'] / 1e6:.1f} M weights, in ghost batches of 128, takes {times} as it "
-        f"does without ([all goals and figures](docs/performance.md))."
+        f"On a CPU a step of an MLP of {row['weights'] / 1e6:.1f} M weights, in ghost batches of 128, takes {times} as "
+        f"it does without ([all goals and figures](docs/performance.md))."
     )
 
 
