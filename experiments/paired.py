@@ -27,6 +27,24 @@ def holdout(record: Any, arm: str) -> float:
     return max(trial["score"] for trial in trials if not trial["pruned"])
 
 
+def at_equal_rates(record: Any, arm: str, other: str, names: tuple[str, ...]) -> Estimate | None:
+    """Of hold-out accuracy, paired by trials of the same rates; None where fewer than three of them ended.
+
+    Args:
+        record, arm, other: What is compared.
+        names: Of the settings that must be equal.
+    """
+
+    def scores(arm: str) -> dict[tuple[float, ...], float]:
+        trials = next((each["trials"] for each in record["arms"] if each["arm"] == arm), [])
+        ended = [trial for trial in trials if not trial["pruned"]]
+        return {tuple(trial["values"][name] for name in names): trial["score"] for trial in ended}
+
+    mine, theirs = scores(arm), scores(other)
+    shared = [rates for rates in mine if rates in theirs]
+    return mean_interval([mine[rates] - theirs[rates] for rates in shared]) if len(shared) > 2 else None
+
+
 def tuned_fixed(record: Any) -> str:
     """The better of the two fixed strengths, by the hold-out."""
     return max(FIXED, key=lambda arm: holdout(record, arm))
