@@ -161,7 +161,8 @@ def of_network(name: str, record: Any) -> list[str]:
     labels = list(record["agreement"])
     lines = [
         f"## Sharpness and accuracy: {name}\n",
-        f"`{record['command']}`: {len(record['runs'])} checkpoints of {len(arms)} arms; means over seeds. Rank "
+        f"`{record['command']}`: {len(record['runs'])} checkpoints of {len(arms)} arms; means over seeds. Commit "
+        f"`{record['commit'][:10]}`, whose result of the pair gave the arms' settings. Rank "
         f"correlation of each measure with test accuracy over all checkpoints, with a 95 % interval by resampling "
         f"arms; -1 would say that the flatter minimum always generalises better. {agreeing(record['agreement'])}\n",
         f"{small_and_large(record)} {PUBLISHED[name]}\n",
