@@ -346,6 +346,7 @@ def test_without_numba_the_reference_is_used_which_is_said_once(monkeypatch, cap
     def missing():
         raise ImportError("No module named 'numba'")
 
+    monkeypatch.setattr(fused._log, "disabled", False)  # as other packages' configuration leaves it
     monkeypatch.setattr(fused, "_kernel", missing)
     monkeypatch.setattr(fused, "available", fused.available.__wrapped__)
     with caplog.at_level(logging.WARNING, "smoothout"):
