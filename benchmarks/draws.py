@@ -41,7 +41,7 @@ def chunks(distribution: str, count: int, key: NoiseKey = KEY, ordinal: int = 0)
             [k] = uniform_integers(key, [ordinal], [CHUNK], CPU, first=first)
             yield k.double() / 65536 / math.sqrt((1 - 2**-32) / 3)
         else:
-            yield normal(key, [ordinal], [CHUNK], CPU, first=first)[0]
+            yield normal(key, [ordinal], [CHUNK], CPU, first=first)[0].double()
 
 
 def two_sided(z: float) -> float:

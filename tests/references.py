@@ -3,6 +3,7 @@
 import contextlib
 import math
 
+import numpy as np
 import torch
 
 MASK = 0xFFFFFFFF
@@ -37,41 +38,51 @@ def normal(seed, step, stream, draw, ordinal, index):
     """The standard normal number of one element."""
     block, lane = divmod(index, 4)
     words = philox((block & MASK, block >> 32, ordinal, 1), key_words(seed, step, stream, draw))
-    u, v = ((word + 0.5) / 2**32 for word in words[2 * (lane // 2) :][:2])
-    return math.sqrt(-2 * log(u)) * (cos_turns(v) if lane % 2 == 0 else sin_turns(v))
+    a, b = words[2 * (lane // 2) :][:2]
+    radius = np.sqrt(np.float32(-2) * log((np.float32(a) + np.float32(0.5)) * np.float32(2**-32)))
+    return float(radius * (cos_turns(b) if lane % 2 == 0 else sin_turns(b)))
 
 
 def log(x):
-    """The published order of additions and multiplications; close to math.log, whose bits differ between machines."""
-    mantissa, exponent = math.frexp(x)
-    if mantissa < math.sqrt(2) / 2:
-        mantissa, exponent = 2 * mantissa, exponent - 1
-    s = (mantissa - 1) / (mantissa + 1)
-    return exponent * math.log(2) + 2 * s * polynomial([1 / (2 * k + 1) for k in range(7)], s * s)
+    """The published order of operations in float32; close to math.log, whose bits differ between machines."""
+    mantissa, exponent = np.frexp(x)
+    if mantissa < np.float32(math.sqrt(0.5)):
+        mantissa, exponent = np.float32(2) * mantissa, exponent - 1
+    s = (mantissa - np.float32(1)) / (mantissa + np.float32(1))
+    series = polynomial([1 / (2 * k + 1) for k in range(5)], s * s)
+    return np.float32(exponent) * np.float32(math.log(2)) + np.float32(2) * s * series
 
 
-def sin_turns(v):
+def quarter_and_rest(word):
+    """Of the angle v = (word + 1/2) / 2^32 of a turn: the nearest quarter, and what is left in radians."""
+    quarter = (word + 2**29) // 2**30
+    return quarter % 4, np.float32(2 * (word - quarter * 2**30) + 1) * np.float32(math.pi / 2**32)
+
+
+def sin_turns(word):
     """sin(2 pi v): sine or cosine of what is left of v after whole quarters."""
-    quarter = math.floor(4 * v + 0.5)
-    t = 2 * math.pi * (v - quarter / 4)
-    sine = t * polynomial([(-1) ** k / math.factorial(2 * k + 1) for k in range(6)], t * t)
-    cosine = polynomial([(-1) ** k / math.factorial(2 * k) for k in range(7)], t * t)
-    return [sine, cosine, -sine, -cosine][quarter % 4]
+    quarter, t = quarter_and_rest(word)
+    return [sine(t), cosine(t), -sine(t), -cosine(t)][quarter]
 
 
-def cos_turns(v):
+def cos_turns(word):
     """cos(2 pi v) = sin(2 pi (v + 1/4)), without rounding the sum."""
-    quarter = math.floor(4 * v + 0.5)
-    t = 2 * math.pi * (v - quarter / 4)
-    sine = t * polynomial([(-1) ** k / math.factorial(2 * k + 1) for k in range(6)], t * t)
-    cosine = polynomial([(-1) ** k / math.factorial(2 * k) for k in range(7)], t * t)
-    return [cosine, -sine, -cosine, sine][quarter % 4]
+    quarter, t = quarter_and_rest(word)
+    return [cosine(t), -sine(t), -cosine(t), sine(t)][quarter]
+
+
+def sine(t):
+    return t * polynomial([(-1) ** k / math.factorial(2 * k + 1) for k in range(5)], t * t)
+
+
+def cosine(t):
+    return polynomial([(-1) ** k / math.factorial(2 * k) for k in range(6)], t * t)
 
 
 def polynomial(coefficients, x):
-    total = coefficients[-1]
+    total = np.float32(coefficients[-1])
     for c in reversed(coefficients[:-1]):
-        total = total * x + c
+        total = total * x + np.float32(c)
     return total
 
 
@@ -116,7 +127,7 @@ def offset(parameter, ordinal, amplitude, scale, distribution, key, transposed_g
     if distribution == "uniform":
         raw = [uniform_integer(*key, ordinal, index) / 65536 for index in range(n)]
     else:
-        raw = [rounded(normal(*key, ordinal, index), dtype) for index in range(n)]
+        raw = [normal(*key, ordinal, index) for index in range(n)]
     z = torch.tensor(raw, dtype=torch.float64).view(w.shape)
     factor = torch.zeros(w.shape, dtype=torch.float64)
     if scale == "none":

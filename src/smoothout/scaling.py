@@ -52,7 +52,7 @@ def offsets(
 def _offset(
     weight: Weight, drawn: Tensor, amplitude: float, scale: Scale, distribution: Distribution, factor: Tensor | None
 ) -> Tensor:
-    """theta of one weight from its draws (odd integers if uniform, float64 if normal) and its filters' factors."""
+    """theta of one weight from its draws (odd integers if uniform, float32 if normal) and its filters' factors."""
     w = weight.parameter.detach()
     dtype = _used(weight)
     z = drawn.view(w.shape).to(dtype)
@@ -70,8 +70,6 @@ def _filter_factors(
 ) -> Sequence[Tensor]:
     """a ||w_f|| / (||z_f|| + 1e-6) of each weight's filters, float64."""
     shaped = [z.view(weight.parameter.shape) for weight, z in zip(weights, drawn, strict=True)]
-    if distribution == "normal":  # norms are of the draws as they are used
-        shaped = [z.to(_used(weight)) for weight, z in zip(weights, shaped, strict=True)]
     norms = _norms_of_all([*weights, *weights], [*(weight.parameter.detach() for weight in weights), *shaped])
     w_norms, z_norms = norms[: len(weights)], norms[len(weights) :]
     if distribution == "uniform":

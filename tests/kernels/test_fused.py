@@ -85,6 +85,27 @@ def test_the_reference_s_bits(scale, distribution, threads):
     check(weights_of(SHAPES), NoiseKey(3, 2**33 + 1, 5, 1), 0.3, scale, distribution)
 
 
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_channels_last(scale, distribution):
+    shapes = [(5, 3, 3, 3), (40, 64, 3, 3), (3, 300, 1, 2), (2, 1500, 2, 2), (0, 3, 2, 2), (3, 2, 2, 3, 2)]
+    weights = weights_of(shapes)
+    for weight in weights:
+        layout = torch.channels_last if weight.parameter.dim() == 4 else torch.channels_last_3d
+        weight.parameter.data = weight.parameter.data.to(memory_format=layout)
+    assert all(fused.fits(weight, scale) for weight in weights)
+    check([*weights_of([(9, 7)]), *weights], NoiseKey(3, 4), 0.3, scale, distribution)
+
+
+@pytest.mark.parametrize("streamed", [0, 1 << 40])
+@pytest.mark.parametrize("offset", [0, 1, 15])
+def test_copies_past_the_cache(streamed, offset, monkeypatch):
+    monkeypatch.setattr(fused, "STREAMED", streamed)
+    room = torch.randn(3 * 4099 + offset, generator=torch.Generator().manual_seed(2))
+    parts = [nn.Parameter(part) for part in (room[offset : 4099 + offset], room[4099 + offset :])]
+    check(all_weights([(str(i), part) for i, part in enumerate(parts)]), NoiseKey(0, 0), 0.3, "none", "uniform")
+
+
 shapes = st.lists(
     st.one_of(
         st.tuples(st.integers(1, 9000)),
@@ -131,7 +152,7 @@ def test_elements_past_32_bits(first):
     before = weight.parameter.detach().clone()
     [k] = uniform_integers(NoiseKey(1, 2), [0], [size], torch.device("cpu"), first=first)
     kernel = Fused([weight], "none", "uniform")
-    kernel._table[:] = [[0, first, first + size, 1]]
+    kernel._table[:] = [[0, first, first + size, 1, 0]]
     kernel._addresses -= 4 * first  # as if so many elements came before
     kernel._copied_to -= 4 * first
     kernel.perturb(NoiseKey(1, 2), 0.5)
@@ -165,8 +186,10 @@ def test_what_the_kernel_perturbs_and_what_the_reference_does():
         nn.Linear(3, 4), nn.ConvTranspose2d(2, 3, 2), nn.Linear(2, 2).double(), nn.Linear(2, 2).bfloat16()
     )
     model.append(nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last))
-    assert quick(model) == ["0.weight", "0.bias", "1.weight", "1.bias", "4.bias"]
-    assert quick(model, scale="filter") == ["0.weight", "0.bias", "1.bias", "4.bias"]
+    model.append(nn.Linear(2, 2))
+    model[5].weight.data = torch.randn(2, 2).t()
+    assert quick(model) == ["0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias", "5.bias"]
+    assert quick(model, scale="filter") == ["0.weight", "0.bias", "1.bias", "4.weight", "4.bias", "5.bias"]
     assert quick(model, distribution="normal") == quick(model)
     assert quick(model, denoise=False) == []
 
@@ -216,7 +239,7 @@ def test_weights_that_come_to_overlap_are_left_to_the_reference():
     [
         lambda p: p.data.clone(),
         lambda p: p.data.t(),  # of the same address
-        lambda p: p.data.to(memory_format=torch.channels_last) if p.dim() == 4 else p.data[:1].expand(4, 4),
+        lambda p: p.data[:1].expand(4, 4),
         lambda p: p.data.double(),
     ],
     ids=["other memory", "transposed", "expanded", "another type"],

@@ -1,7 +1,7 @@
 """Noise on float32 weights on a CPU: draw, scale, copy and add in one pass, compiled by numba.
 
 The weights are cut into units of work, which torch's own OpenMP threads take one after another; a unit makes its draws
-in a buffer that stays in the cache. Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits
+in a buffer that stays in the cache. Weights in channels_last memory are brought in row-major order there, and back. Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits
 are the same: products and sums are rounded one by one, squares of uniform draws are summed as integers, other squares
 in the published lanes. So nothing here may be compiled with fastmath.
 """
@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from smoothout.noise.draws import NORMAL_PER_BLOCK, UNIFORM_DENOMINATOR, UNIFORM_PER_BLOCK
-from smoothout.noise.elementary import COS, LN2, LOG, SIN, SQRT2, TWO_PI
+from smoothout.noise.elementary import COS, HALF_STEP, LN2, LOG, QUARTER, SIN, SQRT_HALF
 from smoothout.noise.philox import MULTIPLIERS, ROUNDS, WEYL
 from smoothout.scaling import LANES, NORM_FLOOR
 
@@ -27,7 +27,7 @@ FIELDS = (
     "finished",
     "next_worker",
     "units",  # how many
-    "table",  # address of (U, 4) int64: tensor, first element, end, elements of a filter
+    "table",  # address of (U, 5) int64: tensor, first element, end, elements of a filter, positions (0: row-major)
     "weights",  # address of (T,) int64, the addresses of float32 arrays
     "copies",  # the same
     "ordinals",  # address of (T,) int64
@@ -38,6 +38,7 @@ FIELDS = (
     "normal",  # 1 for normal draws, 0 for uniform ones
     "scratch",  # address
     "scratch_bytes",  # of a worker
+    "streamed",  # 1 if copies go past the cache, in which the weights would not all stay
     "taken",  # address of a byte, set when the last unit is done
 )
 #: What a worker does; the first three also copy the weights, the last one copies them back.
@@ -45,24 +46,28 @@ MODES = ("none", "weight", "filter", "restore")
 _NONE, _WEIGHT, _FILTER, _RESTORE = range(4)
 (
     _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _KEY0, _KEY1, _AMPLITUDE, _MODE,
-    _NORMAL, _SCRATCH, _SCRATCH_BYTES, _TAKEN,
+    _NORMAL, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
 ) = range(len(FIELDS))  # fmt: skip
 
 _M0, _M1 = map(np.uint64, MULTIPLIERS)
 _W0, _W1 = map(np.uint32, WEYL)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 _STEP = np.float32(1 / UNIFORM_DENOMINATOR)
-_WORDS, _WORD = 4, 8  # 32-bit words of a block of draws, bytes of a field
-_SQRT_HALF = SQRT2 / 2
-_TO_TURNS = 2.0**-32
-_MANTISSA, _EXPONENT, _BIAS = (1 << 52) - 1, 52, 1023  # of a float64
-_INT64 = ir.IntType(64)
+_WORDS, _WORD, _COLUMNS = 4, 8, 5  # 32-bit words of a block of draws, bytes of a field, columns of the table
+_VECTOR, _LINE = 16, 64  # float32 of a vector that is streamed, and its bytes
+_LOG, _SIN, _COS = (tuple(map(np.float32, series)) for series in (LOG, SIN, COS))
+_LN2, _SQRT_HALF, _HALF_STEP = map(np.float32, (LN2, SQRT_HALF, HALF_STEP))
+_U_HALF, _U_STEP, _ONE, _TWO = (np.float32(value) for value in (0.5, 2.0**-32, 1, 2))
+_QUARTER, _EIGHTH = np.uint32(QUARTER), np.uint32(1 << (QUARTER - 1))
+_MANTISSA, _EXPONENT, _BIAS = np.int32((1 << 23) - 1), np.int32(23), np.int32(126)  # of a float32 in [1/2, 1)
+_ONE_HALF_BITS = np.int32(126 << 23)
+_INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
-    """Of a worker whose longest unit has so many elements: the lanes of a sum, words of whole blocks, normal draws."""
+    """Of a worker whose longest unit has so many elements: lanes of a sum, words of whole blocks, normal draws, weights."""
     per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
-    return 8 * LANES + (8 if normal else 4) * _WORDS * (-(-longest // per_block) + 1)
+    return 8 * LANES + (8 if normal else 4) * _WORDS * (-(-longest // per_block) + 1) + 8 * -(-longest // 2)
 
 
 @intrinsic
@@ -88,92 +93,106 @@ def _take(_context: Any, _address: Any) -> Any:
 
 @intrinsic
 def _bits(_context: Any, _value: Any) -> Any:
-    """A float64's bits as an integer."""
+    """A float32's bits as an integer."""
 
     def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], _INT64)
+        return builder.bitcast(arguments[0], _INT32)
 
-    return types.int64(types.float64), generate
+    return types.int32(types.float32), generate
 
 
 @intrinsic
 def _of_bits(_context: Any, _value: Any) -> Any:
-    """The float64 of some bits."""
+    """The float32 of some bits."""
 
     def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
+        return builder.bitcast(arguments[0], _FLOAT)
 
-    return types.float64(types.int64), generate
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _stream_line(_context: Any, _to: Any, _from: Any) -> Any:
+    """Copy 64 bytes between addresses, past the cache; where they go is a multiple of 64."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = ir.VectorType(_FLOAT, _VECTOR).as_pointer()
+        to, source = (builder.inttoptr(address, pointer) for address in arguments)
+        stored = builder.store(builder.load(source, align=4), to, align=_LINE)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 @njit
 def _draw(words: Any, first: Any, ordinal: Any, distribution: Any, k0: Any, k1: Any) -> None:
-    """Philox of consecutive blocks; see :func:`smoothout.noise.philox.philox4x32`."""
+    """Philox of consecutive blocks; see :func:`smoothout.noise.philox.philox4x32`, which leaves the same bits unmasked."""
     for block in range(len(words) // _WORDS):
         index = np.uint64(first + block)
-        c0, c1 = np.uint32(index & _LOW), np.uint32(index >> _SHIFT)
-        c2, c3 = np.uint32(ordinal), np.uint32(distribution)
+        c0, c1 = index & _LOW, index >> _SHIFT
+        c2, c3 = np.uint64(ordinal), np.uint64(distribution)
         a0, a1 = k0, k1
         for _ in range(ROUNDS):
-            product0, product1 = np.uint64(c0) * _M0, np.uint64(c2) * _M1
-            c0 = np.uint32(product1 >> _SHIFT) ^ c1 ^ a0
-            c2 = np.uint32(product0 >> _SHIFT) ^ c3 ^ a1
-            c1, c3 = np.uint32(product1), np.uint32(product0)
+            product0, product1 = (c0 & _LOW) * _M0, (c2 & _LOW) * _M1
+            c0 = (product1 >> _SHIFT) ^ c1 ^ np.uint64(a0)
+            c2 = (product0 >> _SHIFT) ^ c3 ^ np.uint64(a1)
+            c1, c3 = product1, product0
             a0, a1 = np.uint32(a0 + _W0), np.uint32(a1 + _W1)
         at = _WORDS * block
-        words[at], words[at + 1], words[at + 2], words[at + 3] = c0, c1, c2, c3
+        words[at], words[at + 1] = np.uint32(c0), np.uint32(c1)
+        words[at + 2], words[at + 3] = np.uint32(c2), np.uint32(c3)
 
 
 # Horner's rule is written out: over a loop the compiler makes no vectors.
 @njit
 def _log_series(x: Any) -> Any:
-    c = LOG
-    return (((((c[6] * x + c[5]) * x + c[4]) * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
+    c = _LOG
+    return (((c[4] * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
 @njit
 def _sine_series(x: Any) -> Any:
-    c = SIN
-    return ((((c[5] * x + c[4]) * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
+    c = _SIN
+    return (((c[4] * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
 @njit
 def _cosine_series(x: Any) -> Any:
-    c = COS
-    return (((((c[6] * x + c[5]) * x + c[4]) * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
+    c = _COS
+    return ((((c[5] * x + c[4]) * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
 @njit(error_model="numpy")
 def _log(x: Any) -> Any:
     """:func:`smoothout.noise.elementary.log`; the exponent is read from the number's bits."""
     bits = _bits(x)
-    mantissa = _of_bits((bits & _MANTISSA) | ((_BIAS - 1) << _EXPONENT))
-    exponent = np.float64((bits >> _EXPONENT) - (_BIAS - 1))
+    mantissa = _of_bits(np.int32((bits & _MANTISSA) | _ONE_HALF_BITS))
+    exponent = np.float32(np.int32((bits >> _EXPONENT) - _BIAS))
     low = mantissa < _SQRT_HALF
-    mantissa = 2 * mantissa if low else mantissa
-    exponent = exponent - 1 if low else exponent
-    s = (mantissa - 1) / (mantissa + 1)
-    return exponent * LN2 + 2 * s * _log_series(s * s)
+    mantissa = _TWO * mantissa if low else mantissa
+    exponent = exponent - _ONE if low else exponent
+    s = (mantissa - _ONE) / (mantissa + _ONE)
+    return exponent * _LN2 + _TWO * s * _log_series(s * s)
 
 
 @njit(error_model="numpy")
 def _box_muller(words: Any, z: Any) -> None:
     """Normal draws of pairs of words; see :func:`smoothout.noise.draws.normal`."""
     for pair in range(len(words) // 2):
-        u = (np.float64(words[2 * pair]) + 0.5) * _TO_TURNS
-        v = (np.float64(words[2 * pair + 1]) + 0.5) * _TO_TURNS
-        radius = math.sqrt(-2 * _log(u))
-        quarter = math.floor(4 * v + 0.5)
-        t = TWO_PI * (v - 0.25 * np.float64(quarter))
+        a, b = words[2 * pair], words[2 * pair + 1]
+        radius = np.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
+        quarter = np.uint32(np.uint32(b + _EIGHTH) >> _QUARTER)
+        rest = np.int32(np.uint32(b - np.uint32(quarter << _QUARTER)))
+        t = np.float32(np.int32(2 * rest + 1)) * _HALF_STEP
         square = t * t
         sine, cosine = t * _sine_series(square), _cosine_series(square)
-        turned = np.int64(quarter)
-        odd = (turned & 1) != 0
+        odd = (quarter & np.uint32(1)) != 0
         one, other = (cosine, sine) if odd else (sine, cosine)
-        one = -one if (turned & 3) >= 2 else one
-        other = -other if ((turned + 1) & 2) != 0 else other
-        z[2 * pair] = np.float32(radius * other)
-        z[2 * pair + 1] = np.float32(radius * one)
+        one = -one if (quarter & np.uint32(2)) != 0 else one
+        other = -other if (np.uint32(quarter + np.uint32(1)) & np.uint32(2)) != 0 else other
+        z[2 * pair] = radius * other
+        z[2 * pair + 1] = radius * one
 
 
 def _number(drawn: Any) -> Any:
@@ -188,69 +207,75 @@ def _overload_number(drawn: Any) -> Any:
     return lambda drawn: drawn
 
 
-def _norm_of_draws(drawn: Any, lanes: Any) -> Any:
-    """||z||, of uniform draws by an exact sum of integers, whose squares are below 2^32."""
-    raise NotImplementedError(drawn, lanes)
-
-
-@overload(_norm_of_draws, strict=False)
-def _overload_norm_of_draws(drawn: Any, lanes: Any) -> Any:  # noqa: ARG001
-    if drawn.dtype == types.int16:
-        return lambda drawn, lanes: np.sqrt(np.float64(_squares_of_integers(drawn))) / UNIFORM_DENOMINATOR  # noqa: ARG005
-    return lambda drawn, lanes: np.sqrt(_squares(drawn, lanes))
-
-
 @njit
-def _add(w: Any, copy: Any, drawn: Any, factor: Any) -> None:
-    """Copy the weights and add the draws times a factor."""
+def _add(w: Any, drawn: Any, factor: Any) -> None:
+    """Add the draws times a factor."""
     for i in range(len(w)):
-        value = w[i]
-        copy[i] = value
-        w[i] = value + _number(drawn[i]) * factor
+        w[i] += _number(drawn[i]) * factor
 
 
 @njit
-def _add_by_weight(w: Any, copy: Any, drawn: Any, amplitude: Any) -> None:
+def _add_by_weight(w: Any, drawn: Any, amplitude: Any) -> None:
     """The same, with a factor in proportion to each weight."""
     for i in range(len(w)):
         value = w[i]
-        copy[i] = value
         w[i] = value + _number(drawn[i]) * (np.abs(value) * amplitude)
 
 
 @njit(error_model="numpy")
-def _add_by_element(w: Any, copy: Any, drawn: Any, amplitude: Any) -> None:
+def _add_by_element(w: Any, drawn: Any, amplitude: Any) -> None:
     """The same, for filters of one element."""
     for i in range(len(w)):
         z = _number(drawn[i])
         value = w[i]
         factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(z)) + NORM_FLOOR))
-        copy[i] = value
         w[i] = value + z * factor
 
 
 @njit
 def _squares_of_integers(halves: Any) -> Any:
-    total = np.uint64(0)
+    """The sum of (2 h + 1)^2 = 4 h^2 + 4 h + 1, whose squares fit in 32 bits."""
+    squares = total = np.int64(0)
     for i in range(len(halves)):
-        k = np.uint32(np.abs(2 * np.int32(halves[i]) + 1))
-        total += np.uint64(k) * np.uint64(k)
-    return total
+        h = np.int32(halves[i])
+        squares += np.int32(h * h)
+        total += h
+    return 4 * squares + 4 * total + len(halves)
 
 
 @njit
-def _squares(w: Any, lanes: Any) -> Any:
-    """Summed in the order of :func:`smoothout.scaling.blocked_sum`."""
+def _fold(lanes: Any, half: Any) -> None:
+    for lane in range(half):
+        lanes[lane] += lanes[half + lane]
+
+
+@njit
+def _squares_of_many(w: Any, lanes: Any) -> Any:
+    """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
     d = len(w)
-    left = min(LANES, d)
-    for lane in range(left):
+    for lane in range(LANES):
         lanes[lane] = np.float64(w[lane]) * np.float64(w[lane])
-    for start in range(LANES, d - LANES + 1, LANES):
+    whole = d // LANES * LANES
+    for start in range(LANES, whole, LANES):
         for lane in range(LANES):
             lanes[lane] += np.float64(w[start + lane]) * np.float64(w[start + lane])
-    rest = max(d // LANES * LANES, LANES)
-    for lane in range(d - rest):
-        lanes[lane] += np.float64(w[rest + lane]) * np.float64(w[rest + lane])
+    for lane in range(d - whole):
+        lanes[lane] += np.float64(w[whole + lane]) * np.float64(w[whole + lane])
+    # Written out, since loops of known length become vectors.
+    _fold(lanes, 128)
+    _fold(lanes, 64)
+    _fold(lanes, 32)
+    _fold(lanes, 16)
+    _fold(lanes, 8)
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+
+
+@njit
+def _squares_of_few(w: Any, lanes: Any) -> Any:
+    """The same of fewer elements, each in a lane of its own."""
+    left = len(w)
+    for lane in range(left):
+        lanes[lane] = np.float64(w[lane]) * np.float64(w[lane])
     while left > 1:
         half = (left + 1) // 2
         for lane in range(left - half):
@@ -259,15 +284,60 @@ def _squares(w: Any, lanes: Any) -> Any:
     return lanes[0]
 
 
-@njit(error_model="numpy")
-def _add_by_filter(w: Any, copy: Any, drawn: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-    """The same as :func:`_add`, for filters of d elements."""
+def _by_filter(squares: Any) -> Any:
+    """The same as :func:`_add`, for filters whose squares are summed by a function."""
+
+    def norm_of_draws(drawn: Any, lanes: Any) -> Any:
+        raise NotImplementedError(drawn, lanes)  # numba takes the overload
+
+    @overload(norm_of_draws, strict=False)
+    def _overload_norm_of_draws(drawn: Any, lanes: Any) -> Any:  # noqa: ARG001
+        if drawn.dtype == types.int16:
+            return lambda drawn, lanes: np.sqrt(np.float64(_squares_of_integers(drawn))) / UNIFORM_DENOMINATOR  # noqa: ARG005
+        return lambda drawn, lanes: np.sqrt(squares(drawn, lanes))
+
+    @njit(error_model="numpy")
+    def add(w: Any, drawn: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+        for start in range(0, len(w), d):
+            end = start + d
+            z_norm = norm_of_draws(drawn[start:end], lanes)
+            w_norm = np.sqrt(squares(w[start:end], lanes))
+            factor = np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR))
+            _add(w[start:end], drawn[start:end], factor)
+
+    return add
+
+
+#: Apart, since of both together the compiler makes slower code.
+_add_by_short_filter, _add_by_long_filter = _by_filter(_squares_of_few), _by_filter(_squares_of_many)
+
+
+@njit
+def _copy(to: Any, source: Any) -> None:
+    for i in range(len(source)):
+        to[i] = source[i]
+
+
+@njit
+def _stream(to: Any, source: Any, count: Any) -> None:
+    """Copy float32 values between addresses, past the cache."""
+    head = min(count, (_LINE - to % _LINE) % _LINE // 4)
+    _copy(_floats(to, 0, head), _floats(source, 0, head))
+    lines = (count - head) // _VECTOR
+    for line in range(lines):
+        _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
+    rest = head + _VECTOR * lines
+    _copy(_floats(to, rest, count), _floats(source, rest, count))
+
+
+@njit
+def _row_major(to: Any, w: Any, d: Any, positions: Any) -> None:
+    """Filters of channels_last memory, element (position, channel), as (channel, position)."""
+    channels = d // positions
     for start in range(0, len(w), d):
-        end = start + d
-        z_norm = _norm_of_draws(drawn[start:end], lanes)
-        w_norm = np.sqrt(_squares(w[start:end], lanes))
-        factor = np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR))
-        _add(w[start:end], copy[start:end], drawn[start:end], factor)
+        for channel in range(channels):
+            for position in range(positions):
+                to[start + channel * positions + position] = w[start + position * channels + channel]
 
 
 @njit
@@ -281,52 +351,73 @@ def _floats(address: Any, first: Any, end: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def _perturb(w: Any, copy: Any, drawn: Any, mode: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-    """One unit, whose draws are made."""
+def _scale_and_add(w: Any, drawn: Any, mode: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+    """To weights in row-major order."""
     if mode == _NONE:
-        _add(w, copy, drawn, np.float32(amplitude))
+        _add(w, drawn, np.float32(amplitude))
     elif mode == _WEIGHT:
-        _add_by_weight(w, copy, drawn, np.float32(amplitude))
+        _add_by_weight(w, drawn, np.float32(amplitude))
     elif d == 1:
-        _add_by_element(w, copy, drawn, amplitude)
+        _add_by_element(w, drawn, amplitude)
+    elif d < LANES:
+        _add_by_short_filter(w, drawn, amplitude, d, lanes)
     else:
-        _add_by_filter(w, copy, drawn, amplitude, d, lanes)
+        _add_by_long_filter(w, drawn, amplitude, d, lanes)
+
+
+@njit
+def _perturb(job: Any, unit: Any, w: Any, scratch: Any) -> None:
+    """One unit, which is copied."""
+    tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
+    mode, normal = job[_MODE], job[_NORMAL]
+    amplitude = carray(_pointer(job[_AMPLITUDE]), (1,), np.float64)[0]
+    per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
+    block = first // per_block
+    count = _WORDS * ((end + per_block - 1) // per_block - block)
+    lanes = carray(_pointer(scratch), (LANES,), np.float64)
+    words = carray(_pointer(scratch + 8 * LANES), (count,), np.uint32)
+    ordinal = _numbers(job[_ORDINALS] + _WORD * tensor, 1)[0]
+    _draw(words, block, ordinal, normal, np.uint32(job[_KEY0]), np.uint32(job[_KEY1]))
+    skipped = first - per_block * block
+    after = scratch + 8 * LANES + 4 * count
+    if normal:
+        # Memory of its own: in place of the words no vectors would be made.
+        z = _floats(after, 0, count)
+        _box_muller(words, z)
+        after += 4 * count
+    in_order = w if positions == 0 else _floats(after, 0, end - first)
+    if positions != 0:
+        _row_major(in_order, w, d, positions)
+    if normal:
+        _scale_and_add(in_order, z[skipped:], mode, amplitude, d, lanes)
+    else:
+        _scale_and_add(in_order, words.view(np.int16)[skipped:], mode, amplitude, d, lanes)
+    if positions != 0:
+        _row_major(w, in_order, d, d // positions)  # and back
 
 
 def _work(address: int) -> None:
     """Take units and do them, until none is left; any number of threads may be at it."""
     job = _numbers(address, len(FIELDS))
-    weights, copies, ordinals = job[_WEIGHTS], job[_COPIES], job[_ORDINALS]
-    k0, k1 = np.uint32(job[_KEY0]), np.uint32(job[_KEY1])
-    amplitude = carray(_pointer(job[_AMPLITUDE]), (1,), np.float64)[0]
     scratch = job[_SCRATCH] + _take(address + _WORD * _NEXT_WORKER) * job[_SCRATCH_BYTES]
-    lanes = carray(_pointer(scratch), (LANES,), np.float64)
     while True:
         u = _take(address + _WORD * _NEXT_UNIT)
         if u >= job[_UNITS]:
             return
-        unit = _numbers(job[_TABLE] + 4 * _WORD * u, 4)
-        tensor, first, end, d = unit[0], unit[1], unit[2], unit[3]
-        w = _floats(_numbers(weights + _WORD * tensor, 1)[0], first, end)
-        copy = _floats(_numbers(copies + _WORD * tensor, 1)[0], first, end)
+        unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u, _COLUMNS)
+        tensor, first, end = unit[0], unit[1], unit[2]
+        weights = _numbers(job[_WEIGHTS] + _WORD * tensor, 1)[0]
+        copies = _numbers(job[_COPIES] + _WORD * tensor, 1)[0]
+        w, copy = _floats(weights, first, end), _floats(copies, first, end)
         if job[_MODE] == _RESTORE:
-            for i in range(len(w)):
-                w[i] = copy[i]
+            _copy(w, copy)
         else:
-            normal = job[_NORMAL]
-            per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
-            block = first // per_block
-            count = _WORDS * ((end + per_block - 1) // per_block - block)
-            words = carray(_pointer(scratch + 8 * LANES), (count,), np.uint32)
-            _draw(words, block, _numbers(ordinals + _WORD * tensor, 1)[0], normal, k0, k1)
-            skipped = first - per_block * block
-            if normal:
-                # Memory of its own: in place of the words no vectors would be made.
-                z = carray(_pointer(scratch + 8 * LANES + 4 * count), (count,), np.float32)
-                _box_muller(words, z)
-                _perturb(w, copy, z[skipped:], job[_MODE], amplitude, d, lanes)
+            if job[_STREAMED]:
+                _stream(copies + 4 * first, weights + 4 * first, end - first)
             else:
-                _perturb(w, copy, words.view(np.int16)[skipped:], job[_MODE], amplitude, d, lanes)
+                _copy(copy, w)
+            _perturb(job, unit, w, scratch)
+        # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:
             carray(_pointer(job[_TAKEN]), (1,), np.uint8)[0] = 1
 
@@ -334,7 +425,7 @@ def _work(address: int) -> None:
 def compiled() -> Any:
     """The worker, compiled or from numba's cache; where that cannot be read or written, compiled for this process."""
     # The cache looks at this file alone, and the code holds constants of others: let their values be part of its name.
-    constants = (ROUNDS, MULTIPLIERS, WEYL, LANES, NORM_FLOOR, UNIFORM_DENOMINATOR, LOG, SIN, COS)
+    constants = (ROUNDS, MULTIPLIERS, WEYL, LANES, NORM_FLOOR, UNIFORM_DENOMINATOR, LOG, SIN, COS, HALF_STEP)
     _work.__qualname__ = f"{_work.__name__}_{zlib.crc32(repr(constants).encode()):08x}"
     signature = types.void(types.int64)
     try:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Elements of a unit of work: its weights, copy and draws (40 KB) stay in a core's cache.
 UNIT = 4096
+#: Bytes of weights above which their copy goes past the cache, so that the weights stay in it.
+STREAMED = 2 << 20
 #: Elements below which other threads are not woken, as torch does for its own operations.
 GRAIN = 32768
 _log = logging.getLogger("smoothout")
@@ -44,7 +46,7 @@ class Fused:
         self._held = False  # whether the copies are of anything yet
         self._scale = scale
         self._elements = sum(p.numel() for p in self._parameters)
-        self._table = np.array(units(self._parameters, scale), dtype=np.int64).reshape(-1, 4)
+        self._table = np.array(units(self._parameters, scale), dtype=np.int64).reshape(-1, 5)
         self._layout = _layout(self._parameters)
         self._addresses = np.array([p.data_ptr() for p in self._parameters], dtype=np.int64)
         self._copied_to = np.array([copy.data_ptr() for copy in self._copies], dtype=np.int64)
@@ -64,6 +66,7 @@ class Fused:
             "amplitude": _address(self._amplitude),
             "normal": int(normal),
             "scratch_bytes": self._kernel.scratch_bytes(longest, normal),
+            "streamed": int(4 * self._elements > STREAMED),
             "taken": _address(self._taken),
         }
         self._job = np.array([fixed.get(name, 0) for name in self._kernel.fields], dtype=np.int64)
@@ -134,7 +137,7 @@ def fits(weight: Weight, scale: Scale) -> bool:
         p.dtype == torch.float32
         and p.device.type == "cpu"
         and p.layout == torch.strided
-        and p.is_contiguous()
+        and (p.is_contiguous() or positions(p) > 0)
         and not p.is_neg()
         and not p.is_inference()
         and not (scale == "filter" and weight.transposed)
@@ -166,14 +169,24 @@ def _copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
         raise failed[0]
 
 
-def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int]]:
-    """Pieces of about UNIT elements: tensor, first element, end, elements of a filter, of which none is cut."""
+def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int, int]]:
+    """Pieces of about UNIT elements: tensor, first element, end, elements of a filter, of which none is cut, positions."""
     found = []
     for tensor, p in enumerate(parameters):
-        d = p[0].numel() if scale == "filter" and p.dim() > 1 and p.numel() else 1
+        places = positions(p)
+        whole = places > 0 or (scale == "filter" and p.dim() > 1)
+        d = p[0].numel() if whole and p.numel() else 1
         step = max(1, UNIT // d) * d
-        found += [(tensor, first, min(first + step, p.numel()), d) for first in range(0, p.numel(), step)]
+        found += [(tensor, first, min(first + step, p.numel()), d, places) for first in range(0, p.numel(), step)]
     return found
+
+
+def positions(p: Tensor) -> int:
+    """Of pixels or voxels in each filter of channels_last memory, where channels lie innermost; 0 of other layouts."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(p.dim())
+    if layout is None or p.is_contiguous() or not p.is_contiguous(memory_format=layout):
+        return 0
+    return p[0, 0].numel()
 
 
 def threads_of(elements: int) -> int:

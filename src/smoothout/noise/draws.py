@@ -70,7 +70,7 @@ def normal(
 ) -> list[Tensor]:
     """Draw standard normal numbers by Box and Muller (1958), |z| <= 6.77.
 
-    z = sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v), with u and v of 32 bits, in float64 by
+    z = sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v), with u and v of 32 bits, in float32 by
     :mod:`smoothout.noise.elementary`, whose bits are the same everywhere.
 
     Args:
@@ -78,12 +78,13 @@ def normal(
         first: A multiple of 4.
 
     Returns:
-        One float64 tensor of shape (size,) per tensor.
+        One float32 tensor of shape (size,) per tensor.
     """
     words = _words(key, ordinals, sizes, NORMAL_PER_BLOCK, first, _NORMAL, device)
-    u, v = ((torch.stack(pair, dim=1).to(torch.float64) + 0.5) / 2**32 for pair in (words[::2], words[1::2]))
-    radius = exact_sqrt(-2 * log(u))
-    sine, cosine = sin_cos_turns(v)
+    first_of_pair, second_of_pair = (torch.stack(pair, dim=1) for pair in (words[::2], words[1::2]))
+    u = (first_of_pair.to(torch.float32) + 0.5) * 2**-32
+    radius = exact_sqrt((-2 * log(u)).to(torch.float64)).to(torch.float32)  # so it is rounded correctly
+    sine, cosine = sin_cos_turns(second_of_pair)
     z = torch.stack((radius * cosine, radius * sine), dim=2)
     return _per_tensor(z.flatten(), sizes, NORMAL_PER_BLOCK)
 
