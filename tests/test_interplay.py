@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
 from smoothout import SmoothOut, ghost_batches
-from smoothout.kernels.fused import Fused
+from smoothout.kernels.on_cpu import FusedOnCPU
 from smoothout.scope import Block
 from smoothout.weights import Snapshot
 
@@ -219,10 +219,10 @@ _ADD_NOISE = SmoothOut._add_noise
 
 def take_out(part, monkeypatch):
     if part == "restore":
-        for each in (Snapshot, Fused):
+        for each in (Snapshot, FusedOnCPU):
             monkeypatch.setattr(each, "restore", _restore_nothing)
     elif part == "exact restore":
-        for each in (Snapshot, Fused):
+        for each in (Snapshot, FusedOnCPU):
             monkeypatch.setattr(each, "restore", _restore_by_subtraction)
     elif part == "cache clearing":
         monkeypatch.setattr(Block, "_forget_casts", staticmethod(lambda: None))

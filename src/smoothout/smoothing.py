@@ -1,5 +1,6 @@
 """SmoothOut and AdaSmoothOut: noise on the weights for the length of a ``with`` block."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from smoothout import _checks, schedules
 from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName
 from smoothout.auto import AutoStrength, Controller
-from smoothout.kernels import fused
-from smoothout.kernels.fused import Fused
+from smoothout.kernels.choose import fuse
+from smoothout.kernels.fused import Fused, apart
 from smoothout.noise.draws import NoiseKey
 from smoothout.results.noise import NoiseSummary, TensorNoise
 from smoothout.scaling import offsets
@@ -313,28 +314,23 @@ class SmoothOut(Scope):
 
     def _selected(self) -> None:
         self._groups = _grouped(self._weights)
-        self._fused, slow = self._fuse() if self._denoise else (None, self._weights)
+        self._fused: list[Fused] = []
+        slow = self._weights
+        if self._denoise:
+            self._fused, slow = fuse(self._weights, self._scale, self._distribution)
         self._slow = _grouped(slow)
         self._copied = [weight.parameter for weight in slow]
 
     def _follow(self) -> None:
         super()._follow()
-        if self._fused is None or not self._fused.moved():
+        moved = [kernel for kernel in self._fused if kernel.moved()]
+        if not moved:
             return
-        if self._fused.fits() and fused.apart(self._parameters):
-            self._fused.relocate()
+        if all(kernel.fits() for kernel in moved) and apart(self._parameters):
+            for kernel in moved:
+                kernel.relocate()
         else:
             self._select()
-
-    def _fuse(self) -> tuple[Fused | None, list[Weight]]:
-        """What a kernel perturbs, and the other weights."""
-        quick = [weight for weight in self._weights if fused.fits(weight, self._scale)]
-        if not (quick and fused.apart(self._parameters) and fused.available()):
-            return None, self._weights
-        chosen = {weight.ordinal for weight in quick}
-        return Fused(quick, self._scale, self._distribution), [
-            weight for weight in self._weights if weight.ordinal not in chosen
-        ]
 
     def _on(self) -> bool:
         return self._strength > 0
@@ -372,29 +368,28 @@ class SmoothOut(Scope):
 
     @torch.no_grad()
     def _add_noise(self, key: NoiseKey, amplitude: float) -> None:
-        if self._fused is not None:
-            self._fused.perturb(key, amplitude)
+        for kernel in self._fused:
+            kernel.perturb(key, amplitude)
         for group in self._slow:
             thetas = offsets(group, key, amplitude, self._scale, self._distribution)
             torch._foreach_add_([weight.parameter for weight in group], thetas)
 
     def _take(self) -> None:
-        if self._fused is not None:
-            self._fused.forget()
+        for kernel in self._fused:
+            kernel.forget()
         super()._take()
 
     def _put_back(self) -> None:
-        try:
+        with contextlib.ExitStack() as each:  # one that cannot be restored must not stop the others
+            for kernel in self._fused:
+                each.callback(kernel.restore)
             super()._put_back()
-        finally:
-            if self._fused is not None:
-                self._fused.restore()
 
     def _differs(self) -> bool:
-        return super()._differs() or (self._fused is not None and self._fused.differs())
+        return super()._differs() or any(kernel.differs() for kernel in self._fused)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_fused": None}  # made again by the next block
+        return super().__getstate__() | {"_fused": []}  # made again by the next block
 
     @torch.no_grad()
     def _starting_strength(self, relative_noise: float) -> float:

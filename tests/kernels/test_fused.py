@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from smoothout import SmoothOut
-from smoothout.kernels import fused
-from smoothout.kernels.fused import Fused
+from smoothout.kernels import choose, fused, on_cpu
+from smoothout.kernels.on_cpu import FusedOnCPU
 from smoothout.noise.draws import UNIFORM_DENOMINATOR, NoiseKey, uniform_integers
 from smoothout.scaling import offsets
 from smoothout.weights import all_weights
@@ -69,7 +69,7 @@ def check(weights, key, amplitude, scale, distribution):
     """Noise by both, to the bit, and the weights come back."""
     before = [bits(weight.parameter) for weight in weights]
     expected = by_reference(weights, key, amplitude, scale, distribution)
-    kernel = Fused(weights, scale, distribution)
+    kernel = FusedOnCPU(weights, scale, distribution)
     for _ in range(2):
         kernel.perturb(key, amplitude)
         for weight, noisy in zip(weights, expected, strict=True):
@@ -93,14 +93,14 @@ def test_channels_last(scale, distribution):
     for weight in weights:
         layout = torch.channels_last if weight.parameter.dim() == 4 else torch.channels_last_3d
         weight.parameter.data = weight.parameter.data.to(memory_format=layout)
-    assert all(fused.fits(weight, scale) for weight in weights)
+    assert all(on_cpu.fits(weight, scale) for weight in weights)
     check([*weights_of([(9, 7)]), *weights], NoiseKey(3, 4), 0.3, scale, distribution)
 
 
 @pytest.mark.parametrize("streamed", [0, 1 << 40])
 @pytest.mark.parametrize("offset", [0, 1, 15])
 def test_copies_past_the_cache(streamed, offset, monkeypatch):
-    monkeypatch.setattr(fused, "STREAMED", streamed)
+    monkeypatch.setattr(on_cpu, "STREAMED", streamed)
     room = torch.randn(3 * 4099 + offset, generator=torch.Generator().manual_seed(2))
     parts = [nn.Parameter(part) for part in (room[offset : 4099 + offset], room[4099 + offset :])]
     check(all_weights([(str(i), part) for i, part in enumerate(parts)]), NoiseKey(0, 0), 0.3, "none", "uniform")
@@ -137,7 +137,7 @@ def test_weights_of_any_bits(scale):
     [weight] = all_weights([("w", nn.Parameter(raw.view(torch.float32).view(30, 100)))])
     before = bits(weight.parameter)
     [expected] = by_reference([weight], NoiseKey(0, 0), 0.1, scale)
-    kernel = Fused([weight], scale, "uniform")
+    kernel = FusedOnCPU([weight], scale, "uniform")
     kernel.perturb(NoiseKey(0, 0), 0.1)
     same = torch.isclose(weight.parameter.detach(), expected, rtol=0, atol=0, equal_nan=True)
     assert same.all()  # nan's bits are left to the processor
@@ -151,7 +151,7 @@ def test_elements_past_32_bits(first):
     [weight] = weights_of([(size,)])
     before = weight.parameter.detach().clone()
     [k] = uniform_integers(NoiseKey(1, 2), [0], [size], torch.device("cpu"), first=first)
-    kernel = Fused([weight], "none", "uniform")
+    kernel = FusedOnCPU([weight], "none", "uniform")
     kernel._table[:] = [[0, first, first + size, 1, 0]]
     kernel._addresses -= 4 * first  # as if so many elements came before
     kernel._copied_to -= 4 * first
@@ -164,7 +164,7 @@ def test_elements_past_32_bits(first):
 def test_nothing_beside_the_weights_is_written():
     room = torch.full((30, 100), 7.0)
     parts = [nn.Parameter(room[2 * i + 1, : 91 + i]) for i in range(5)]
-    kernel = Fused(all_weights([(str(i), part) for i, part in enumerate(parts)]), "filter", "uniform")
+    kernel = FusedOnCPU(all_weights([(str(i), part) for i, part in enumerate(parts)]), "filter", "uniform")
     kernel.perturb(NoiseKey(0, 0), 0.5)
     inside = torch.zeros(30, 100, dtype=torch.bool)
     for i in range(5):
@@ -176,9 +176,7 @@ def test_nothing_beside_the_weights_is_written():
 def quick(model, **options):
     """Names of the weights that the kernel perturbs."""
     smoother = SmoothOut(model, 0.1, **options)
-    found = [] if smoother._fused is None else smoother._fused._parameters
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for parameter in found]
+    return [weight.name for kernel in smoother._fused for weight in kernel.weights]
 
 
 def test_what_the_kernel_perturbs_and_what_the_reference_does():
@@ -217,7 +215,7 @@ def test_weights_that_overlap_are_left_to_the_reference():
     parameters = overlapping()
     before = [p.detach().clone() for _, p in parameters]
     smoother = SmoothOut(parameters, 0.5)
-    assert smoother._fused is None
+    assert smoother._fused == []
     with smoother.perturbed():
         assert not torch.equal(parameters[1][1], before[1])
     assert all(torch.equal(p, clean) for (_, p), clean in zip(parameters, before, strict=True))
@@ -226,12 +224,12 @@ def test_weights_that_overlap_are_left_to_the_reference():
 def test_weights_that_come_to_overlap_are_left_to_the_reference():
     parameters = [("a", nn.Parameter(torch.randn(6))), ("b", nn.Parameter(torch.randn(6)))]
     smoother = SmoothOut(parameters, 0.5)
-    assert smoother._fused is not None
+    assert smoother._fused
     with torch.no_grad():
         for (_, p), (_, other) in zip(parameters, overlapping(), strict=True):
             p.data = other.data
     with smoother.perturbed():
-        assert smoother._fused is None
+        assert smoother._fused == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +260,7 @@ def test_data_replaced_between_blocks_is_followed(replace):
 def test_of_weights_in_other_memory_one_that_cannot_be_restored_does_not_keep_the_others_from_it():
     parameters = [nn.Parameter(torch.randn(4)) for _ in range(3)]
     before = [p.detach().clone() for p in parameters]
-    kernel = Fused(all_weights([(str(i), p) for i, p in enumerate(parameters)]), "none", "uniform")
+    kernel = FusedOnCPU(all_weights([(str(i), p) for i, p in enumerate(parameters)]), "none", "uniform")
     kernel.perturb(NoiseKey(0, 0), 0.5)
     parameters[0].data = torch.zeros(7)
     with pytest.raises(RuntimeError, match="size"):
@@ -273,7 +271,7 @@ def test_of_weights_in_other_memory_one_that_cannot_be_restored_does_not_keep_th
 
 def test_copies_of_an_earlier_block_are_not_written_back():
     [weight] = weights_of([(4,)])
-    kernel = Fused([weight], "none", "uniform")
+    kernel = FusedOnCPU([weight], "none", "uniform")
     kernel.perturb(NoiseKey(0, 0), 0.5)
     kernel.forget()
     with torch.no_grad():
@@ -284,8 +282,8 @@ def test_copies_of_an_earlier_block_are_not_written_back():
 
 def test_a_negated_view_does_not_fit():
     [weight] = all_weights([("w", nn.Parameter(torch.randn(5)))])
-    assert fused.fits(weight, "none")
-    kernel = Fused([weight], "none", "uniform")
+    assert on_cpu.fits(weight, "none")
+    kernel = FusedOnCPU([weight], "none", "uniform")
     weight.parameter.data = torch._neg_view(weight.parameter.data)
     assert kernel.moved()
     assert not kernel.fits()
@@ -369,18 +367,18 @@ def test_without_numba_the_reference_is_used_which_is_said_once(monkeypatch, cap
     def missing():
         raise ImportError("No module named 'numba'")
 
-    monkeypatch.setattr(fused._log, "disabled", False)  # as other packages' configuration leaves it
-    monkeypatch.setattr(fused, "_kernel", missing)
-    monkeypatch.setattr(fused, "available", fused.available.__wrapped__)
+    monkeypatch.setattr(choose._log, "disabled", False)  # as other packages' configuration leaves it
+    monkeypatch.setattr(on_cpu, "kernel", missing)
+    monkeypatch.setattr(choose, "numba_works", choose.numba_works.__wrapped__)
     with caplog.at_level(logging.WARNING, "smoothout"):
         smoother = SmoothOut(nn.Linear(3, 2), 0.5)
-    assert smoother._fused is None
+    assert smoother._fused == []
     assert "noise is drawn by plain torch, which is slower, since numba cannot be used" in caplog.text
     assert "No module named 'numba'" in caplog.text
 
 
 def test_a_job_longer_than_its_scratch_gets_more():
-    kernel = Fused(weights_of([(1, 100_000)]), "filter", "uniform")
+    kernel = FusedOnCPU(weights_of([(1, 100_000)]), "filter", "uniform")
     assert kernel._kernel.scratch_bytes(100_000, False) >= 8 * 256 + 2 * 100_000
     kernel.perturb(NoiseKey(0, 0), 0.1)
     assert kernel._scratch.nbytes >= 2 * 100_000

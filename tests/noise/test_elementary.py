@@ -1,4 +1,4 @@
-"""Elementary functions are those of mathematics to two units in the last place, and their bits those of the published order."""
+"""Elementary functions are right to two units in the last place, and their bits those of the published order."""
 
 import math
 

@@ -1,12 +1,13 @@
 """Noise on float32 weights on a CPU: draw, scale, copy and add in one pass, compiled by numba.
 
 The weights are cut into units of work, which torch's own OpenMP threads take one after another; a unit makes its draws
-in a buffer that stays in the cache. Weights in channels_last memory are brought in row-major order there, and back. Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits
-are the same: products and sums are rounded one by one, squares of uniform draws are summed as integers, other squares
-in the published lanes. So nothing here may be compiled with fastmath.
+in a buffer that stays in the cache. Weights in channels_last memory are brought in row-major order there, and back.
+
+Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits are the same: products and sums are
+rounded one by one, squares of uniform draws are summed as integers, other squares in the published lanes. So nothing
+here may be compiled with fastmath.
 """
 
-import math
 import zlib
 from typing import Any
 
@@ -65,7 +66,7 @@ _INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
-    """Of a worker whose longest unit has so many elements: lanes of a sum, words of whole blocks, normal draws, weights."""
+    """Of a worker with units up to so long: lanes of a sum, words of whole blocks, normal draws, weights."""
     per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
     return 8 * LANES + (8 if normal else 4) * _WORDS * (-(-longest // per_block) + 1) + 8 * -(-longest // 2)
 
@@ -127,7 +128,7 @@ def _stream_line(_context: Any, _to: Any, _from: Any) -> Any:
 
 @njit
 def _draw(words: Any, first: Any, ordinal: Any, distribution: Any, k0: Any, k1: Any) -> None:
-    """Philox of consecutive blocks; see :func:`smoothout.noise.philox.philox4x32`, which leaves the same bits unmasked."""
+    """Philox of consecutive blocks, with words masked as in :func:`smoothout.noise.philox.philox4x32`."""
     for block in range(len(words) // _WORDS):
         index = np.uint64(first + block)
         c0, c1 = index & _LOW, index >> _SHIFT

@@ -1,142 +1,78 @@
 """Weights that a compiled kernel copies and perturbs in one pass, and copies back."""
 
-import ctypes
-import functools
+import abc
 import itertools
-import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from smoothout._types import Distribution, Scale
+from smoothout._types import Scale
 from smoothout.noise.draws import NoiseKey
 from smoothout.weights import Weight
 
-if TYPE_CHECKING:
-    import numpy as np
 
-#: Elements of a unit of work: its weights, copy and draws (40 KB) stay in a core's cache.
-UNIT = 4096
-#: Bytes of weights above which their copy goes past the cache, so that the weights stay in it.
-STREAMED = 2 << 20
-#: Elements below which other threads are not woken, as torch does for its own operations.
-GRAIN = 32768
-_log = logging.getLogger("smoothout")
-
-
-class Fused:
-    """Float32 weights on a CPU, and room for copies of them.
+class Fused(abc.ABC):
+    """Weights of one kernel, and room for copies of them.
 
     Args:
-        weights: For each of which :func:`fits` holds, and which are :func:`apart`.
-        scale, distribution: Of the noise.
+        weights: That the kernel takes, and which are :func:`apart`.
+        scale: Of the noise.
     """
 
-    def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
-        import numpy as np  # here, since the reference does without
-
-        self._weights = list(weights)
+    def __init__(self, weights: Sequence[Weight], scale: Scale) -> None:
+        self.weights = list(weights)
         self._parameters = [weight.parameter for weight in weights]
         with torch.inference_mode(False):  # or later training could not write to them
             self._copies = [torch.empty_like(p, requires_grad=False) for p in self._parameters]
         self._held = False  # whether the copies are of anything yet
         self._scale = scale
-        self._elements = sum(p.numel() for p in self._parameters)
-        self._table = np.array(units(self._parameters, scale), dtype=np.int64).reshape(-1, 5)
         self._layout = _layout(self._parameters)
-        self._addresses = np.array([p.data_ptr() for p in self._parameters], dtype=np.int64)
-        self._copied_to = np.array([copy.data_ptr() for copy in self._copies], dtype=np.int64)
-        self._ordinals = np.array([weight.ordinal for weight in weights], dtype=np.int64)
-        self._amplitude = np.zeros(1)
-        self._taken = np.zeros(1, dtype=np.uint8)
-        self._scratch = np.empty(0, dtype=np.float64)
-        self._kernel = _kernel()
-        normal = distribution == "normal"
-        longest = int((self._table[:, 2] - self._table[:, 1]).max(initial=0))
-        fixed = {
-            "units": len(self._table),
-            "table": _address(self._table),
-            "weights": _address(self._addresses),
-            "copies": _address(self._copied_to),
-            "ordinals": _address(self._ordinals),
-            "amplitude": _address(self._amplitude),
-            "normal": int(normal),
-            "scratch_bytes": self._kernel.scratch_bytes(longest, normal),
-            "streamed": int(4 * self._elements > STREAMED),
-            "taken": _address(self._taken),
-        }
-        self._job = np.array([fixed.get(name, 0) for name in self._kernel.fields], dtype=np.int64)
-        self._at = {name: index for index, name in enumerate(self._kernel.fields)}
 
+    @abc.abstractmethod
+    def fits(self) -> bool:
+        """Whether the kernel can still perturb all weights."""
+
+    @abc.abstractmethod
     def perturb(self, key: NoiseKey, amplitude: float) -> None:
         """Copy the weights and add noise. All of it happens or none, whatever interrupts."""
-        key0, key1 = key.words()
-        self._amplitude[0] = amplitude
-        self._run(self._scale, key0=key0, key1=key1)
-        self._held = True
 
+    @abc.abstractmethod
     def forget(self) -> None:
         """Let :meth:`restore` do nothing until the next noise."""
-        self._taken[0] = 0
 
-    @torch.no_grad()
+    @abc.abstractmethod
     def restore(self) -> None:
         """Write the copies back, if there are any; may be called again."""
-        if not self._taken[0]:
-            return
-        if not self.moved():
-            self._run("restore")
-        else:  # other memory took the weights' place inside the block
-            _copy_all(self._parameters, self._copies)
-        self._taken[0] = 0
+
+    @abc.abstractmethod
+    def _locate(self) -> None:
+        """Tell the kernel where the weights are."""
 
     def moved(self) -> bool:
         """Whether any weight lies elsewhere, or otherwise, than the kernel knows."""
         return _layout(self._parameters) != self._layout
 
-    def fits(self) -> bool:
-        """Whether the kernel can still perturb all weights."""
-        return all(fits(weight, self._scale) for weight in self._weights)
-
     def relocate(self) -> None:
         """Learn where the weights are now."""
         layout = _layout(self._parameters)
-        self._addresses[:] = [p.data_ptr() for p in self._parameters]
+        self._locate()
         self._layout = layout  # last: an interrupt before it leaves all to be learned again
 
     def differs(self) -> bool:
         """Whether the weights are no longer what was copied last."""
         return self._held and any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copies, strict=True))
 
-    def _run(self, mode: str, **key: int) -> None:
-        import numpy as np
-
-        threads = max(1, min(threads_of(self._elements), len(self._table)))
-        job, at = self._job, self._at
-        needed = 0 if mode == "restore" else threads * int(job[at["scratch_bytes"]])
-        if self._scratch.nbytes < needed:
-            self._scratch = np.empty(-(-needed // 8), dtype=np.float64)
-        for name in ("next_unit", "finished", "next_worker"):
-            job[at[name]] = 0
-        for name, word in key.items():
-            job[at[name]] = word
-        job[at["mode"]], job[at["scratch"]] = self._kernel.modes.index(mode), _address(self._scratch)
-        self._kernel.run(_address(job), threads)
-        # Raw memory was written, of which autograd must know: a backward pass after the block must raise.
+    def _written(self) -> None:
+        """Raw memory was written, of which autograd must know: a backward pass after the block must raise."""
         torch.autograd.graph.increment_version(self._parameters)
 
 
-def fits(weight: Weight, scale: Scale) -> bool:
-    """Whether the kernel can perturb a weight."""
+def plain(weight: Weight, scale: Scale) -> bool:
+    """Whether values lie in memory as kernels expect: row-major or channels_last, each where its address says."""
     p = weight.parameter
     return (
-        p.dtype == torch.float32
-        and p.device.type == "cpu"
-        and p.layout == torch.strided
+        p.layout == torch.strided
         and (p.is_contiguous() or positions(p) > 0)
         and not p.is_neg()
         and not p.is_inference()
@@ -144,11 +80,19 @@ def fits(weight: Weight, scale: Scale) -> bool:
     )
 
 
+def positions(p: Tensor) -> int:
+    """Of pixels or voxels in each filter of channels_last memory, where channels lie innermost; 0 of other layouts."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(p.dim())
+    if layout is None or p.is_contiguous() or not p.is_contiguous(memory_format=layout):
+        return 0
+    return p[0, 0].numel()
+
+
 def apart(parameters: Sequence[Tensor]) -> bool:
     """Whether no two share memory; what one pass copies of the second would hold the noise of the first."""
-    here = [p for p in parameters if p.device.type == "cpu" and p.layout == torch.strided and p.numel()]
-    ranges = sorted((p.data_ptr(), p.data_ptr() + _extent(p)) for p in here)
-    return all(end <= start for (_, end), (start, _) in itertools.pairwise(ranges))
+    here = [p for p in parameters if p.device.type in ("cpu", "cuda") and p.layout == torch.strided and p.numel()]
+    ranges = sorted((str(p.device), p.data_ptr(), p.data_ptr() + _extent(p)) for p in here)
+    return all(a != b or end <= start for (a, _, end), (b, start, _) in itertools.pairwise(ranges))
 
 
 def _extent(p: Tensor) -> int:
@@ -157,7 +101,7 @@ def _extent(p: Tensor) -> int:
     return (1 + steps) * p.element_size()
 
 
-def _copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+def copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
     """Copy as many as can be copied, and raise what the first failed with."""
     failed: list[Exception] = []
     for p, copy in zip(parameters, copies, strict=True):
@@ -169,101 +113,9 @@ def _copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
         raise failed[0]
 
 
-def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int, int]]:
-    """Pieces of about UNIT elements: tensor, first element, end, elements of a filter, of which none is cut, positions."""
-    found = []
-    for tensor, p in enumerate(parameters):
-        places = positions(p)
-        whole = places > 0 or (scale == "filter" and p.dim() > 1)
-        d = p[0].numel() if whole and p.numel() else 1
-        step = max(1, UNIT // d) * d
-        found += [(tensor, first, min(first + step, p.numel()), d, places) for first in range(0, p.numel(), step)]
-    return found
-
-
-def positions(p: Tensor) -> int:
-    """Of pixels or voxels in each filter of channels_last memory, where channels lie innermost; 0 of other layouts."""
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(p.dim())
-    if layout is None or p.is_contiguous() or not p.is_contiguous(memory_format=layout):
-        return 0
-    return p[0, 0].numel()
-
-
-def threads_of(elements: int) -> int:
-    """As many as torch would use; one in a forked process, whose OpenMP threads are gone."""
-    return 1 if elements < GRAIN or _forked else torch.get_num_threads()
-
-
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked  # noqa: PLW0603
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Kernel:
-    """The compiled worker, and torch's OpenMP threads to run it on."""
-
-    def __init__(self) -> None:
-        from smoothout.kernels import cpu
-
-        self.fields, self.modes, self.scratch_bytes = cpu.FIELDS, cpu.MODES, cpu.scratch_bytes
-        self._compiled = cpu.compiled()  # keeps the code alive
-        self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
-        self._parallel = _openmp()
-
-    def run(self, job: int, threads: int) -> None:
-        """Let some threads do a job."""
-        if threads == 1 or self._parallel is None:
-            self._work(job)
-        else:
-            self._parallel(self._compiled.address, job, threads, 0)
-
-
-def _openmp() -> Any:
-    """GOMP_parallel(function, argument, threads, flags) of the OpenMP library that torch uses, if it has one.
-
-    LLVM's and Intel's libraries have it too. Sharing torch's threads, none has to be woken, or competes for a core.
-    """
-    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    for name in (None, str(path)):  # a library that is loaded before all others replaces torch's own
-        try:
-            found = ctypes.CDLL(name).GOMP_parallel
-        except (OSError, AttributeError, TypeError):
-            continue
-        found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-        return found
-    return None
-
-
-@functools.cache
-def _kernel() -> _Kernel:
-    return _Kernel()
-
-
-@functools.cache
-def available() -> bool:
-    """Whether the kernel can be compiled here; says once in the log why not."""
-    try:
-        _kernel()
-    except Exception as error:  # whatever a missing or odd installation of numba raises
-        _log.warning("noise is drawn by plain torch, which is slower, since numba cannot be used: %r", error)
-        return False
-    return True
-
-
 def _layout(parameters: Sequence[Tensor]) -> list[tuple[object, ...]]:
     """Where and how the values lie: memory of the same address may be read in another order, or be another type's."""
     return [
         (p.data_ptr(), p.shape, p.stride(), p.dtype, p.device, p.is_neg()) if p.layout == torch.strided else ()
         for p in parameters
     ]
-
-
-def _address(array: "np.ndarray[Any, Any]") -> int:
-    return array.ctypes.data

@@ -1,0 +1,163 @@
+"""Weights of one type on a GPU, perturbed by the kernels of :mod:`smoothout.kernels.gpu` in one launch."""
+
+import contextlib
+import functools
+import logging
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothout._types import Distribution, Scale
+from smoothout.kernels.fused import Fused, copy_all, plain, positions
+from smoothout.noise.draws import NoiseKey
+from smoothout.scaling import offsets
+from smoothout.weights import Weight, all_weights
+
+SCALES: tuple[Scale, ...] = ("none", "weight", "filter")  # by the numbers that the kernel knows them by
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+Kind = tuple[torch.device, torch.dtype, bool]
+_log = logging.getLogger("smoothout")
+
+
+class FusedOnGPU(Fused):
+    """Weights of one kind (see :func:`kind`).
+
+    What is launched happens whole, in the order of the stream, so an interrupt falls before it or after it. Each row's
+    flag on the device says that its copy was taken; a restore clears it, so that a second one does nothing.
+    """
+
+    def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
+        super().__init__(weights, scale)
+        from smoothout.kernels import gpu  # here, since triton is not everywhere
+
+        self._gpu: Any = gpu
+        first = self._parameters[0]
+        self._device = first.device
+        self._options = {
+            "SCALE": SCALES.index(scale),
+            "NORMAL": distribution == "normal",
+            "PERMUTED": positions(first) > 0,
+            "ELEMENT": _element(first.dtype),
+            "enable_fp_fusion": False,
+        }
+        self._units = rows(self._parameters, scale)
+        self._ordinals = [weight.ordinal for weight in weights]
+        self._taken = torch.zeros(len(self._units), dtype=torch.int32, device=self._device)
+        self._dirty = False  # whether any flag may be set
+        self._locate()
+
+    def fits(self) -> bool:
+        """See the base class."""
+        return {kind(weight, self._scale) for weight in self.weights} == {kind(self.weights[0], self._scale)} - {None}
+
+    def perturb(self, key: NoiseKey, amplitude: float) -> None:
+        """See the base class."""
+        if not self._units:
+            return
+        [packed] = struct.unpack("<q", struct.pack("<II", *key.words()))
+        [bits] = struct.unpack("<q", struct.pack("<d", amplitude))
+        self._dirty = True
+        with self._current():
+            self._gpu.perturb[(len(self._units),)](self._table, self._taken, packed, bits, **self._options)
+        self._written()
+        self._held = True
+
+    def forget(self) -> None:
+        """See the base class."""
+        if self._dirty:
+            self._taken.zero_()
+            self._dirty = False
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """See the base class."""
+        if not self._dirty:
+            return
+        if not self.moved():
+            with self._current():
+                self._gpu.restore[(len(self._units),)](self._table, self._taken, ELEMENT=self._options["ELEMENT"])
+            self._written()
+        elif bool(self._taken.any()):  # other memory took the weights' place inside the block
+            copy_all(self._parameters, self._copies)
+            self._taken.zero_()
+        self._dirty = False
+
+    def _locate(self) -> None:
+        pairs = [(p.data_ptr(), copy.data_ptr()) for p, copy in zip(self._parameters, self._copies, strict=True)]
+        table = [(*pairs[tensor], self._ordinals[tensor], *rest) for tensor, *rest in self._units]
+        self._table = torch.tensor(table, dtype=torch.int64).to(self._device)
+
+    def _current(self) -> contextlib.AbstractContextManager[Any]:
+        """Triton launches on the current device."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
+
+
+def kind(weight: Weight, scale: Scale) -> Kind | None:
+    """What weights of one launch have in common; None for a weight that no kernel takes."""
+    p = weight.parameter
+    if p.device.type != "cuda" or p.dtype not in DTYPES or not plain(weight, scale):
+        return None
+    return p.device, p.dtype, positions(p) > 0
+
+
+def rows(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int, int]]:
+    """Of the table but for its addresses and ordinal: tensor, first element, end, elements of a filter, positions."""
+    from smoothout.kernels import gpu
+
+    found = []
+    for tensor, p in enumerate(parameters):
+        places = positions(p)
+        whole = places > 0 or (scale == "filter" and p.dim() > 1)
+        d = p[0].numel() if whole and p.numel() else 1
+        step = gpu.PIECE
+        if scale == "filter" and d > 1:
+            step = gpu.TILE // (gpu.SHORT if d <= gpu.SHORT else gpu.LONG) * d
+        starts = range(0, p.numel(), step)
+        found += [(tensor, first, min(first + step, p.numel()), d, max(1, places)) for first in starts]
+    return found
+
+
+def _element(dtype: torch.dtype) -> Any:
+    import triton.language as tl
+
+    return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
+
+
+@functools.cache
+def works(kind: Kind, scale: Scale, distribution: Distribution) -> bool:
+    """Whether the kernel compiles here and returns the reference's bits; says once in the log if it does not."""
+    try:
+        wrong = _differs(kind, scale, distribution)
+    except Exception as error:  # whatever a missing or odd installation of triton raises
+        _log.warning("noise is drawn by plain torch, which is slower, since triton cannot be used: %r", error)
+        return False
+    if wrong:
+        _log.warning(
+            "noise is drawn by plain torch, which is slower, since the kernel for %s, scale %s and %s draws returned "
+            "other bits on this device.",
+            *(kind[1], scale, distribution),
+        )
+    return not wrong
+
+
+@torch.no_grad()
+def _differs(kind: Kind, scale: Scale, distribution: Distribution) -> bool:
+    """Whether the kernel gives other noise than the reference, or does not restore, on filters of several lengths."""
+    device, dtype, permuted = kind
+    shapes = [(2, 3, 2, 2), (3, 40, 3, 3), (33, 5, 1, 2)] if permuted else [(7,), (5, 1), (40, 9), (3, 100), (2, 700)]
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+    if permuted:
+        made = [tensor.to(memory_format=torch.channels_last) for tensor in made]
+    weights = all_weights([(str(i), nn.Parameter(tensor)) for i, tensor in enumerate(made)])
+    before = [tensor.clone() for tensor in made]
+    key = NoiseKey(2**40 + 1, 2**33, 3)
+    thetas = offsets(weights, key, 0.3, scale, distribution)
+    kernel = FusedOnGPU(weights, scale, distribution)
+    kernel.perturb(key, 0.3)
+    noisy = all(torch.equal(p, (w + t).to(dtype)) for p, w, t in zip(made, before, thetas, strict=True))
+    kernel.restore()
+    return not (noisy and all(map(torch.equal, made, before)))
