@@ -25,8 +25,8 @@ TENSORS = (1, 16, 256, 4096)
 CUT = 16_777_216  # weights that are cut into so many tensors
 
 
-def measure(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
-    """Medians over pairs of a block and two copies."""
+def measure(parameters: list[tuple[str, nn.Parameter]], wait: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Medians over pairs of a block and two copies; ``wait`` is for the device."""
     smoother, snapshot = SmoothOut(parameters, 0.01), Snapshot()
     own = [parameter for _, parameter in parameters]
 
@@ -34,10 +34,12 @@ def measure(parameters: list[tuple[str, nn.Parameter]]) -> dict[str, float]:
         with smoother.perturbed():
             pass
         smoother.step()
+        wait()
 
     def copies() -> None:
         snapshot.take(own)
         snapshot.restore()
+        wait()
 
     return paired(block, copies) | {"weights": sum(p.numel() for p in own), "tensors": len(own)}
 

@@ -7,15 +7,12 @@ a clone and copies it back; SAM and ASAM (pytorch-optimizer) make two passes ove
 draws a sample of the weights for each. Needs the packages of the extra `bench`. Writes benchmarks/results/peers.json.
 """
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from ivon import IVON
-from pytorch_optimizer import SAM
-from steps import NETWORKS, Training, environment, interleaved
+from steps import NETWORKS, Training, environment, interleaved, naive, sam
 
 from smoothout import SmoothOut
 
@@ -28,39 +25,10 @@ def ours(training: Training) -> Callable[[], None]:
     return lambda: training.step(smoother.perturbed, smoother.step)
 
 
-def naive(training: Training) -> Callable[[], None]:
+def naive_step(training: Training) -> Callable[[], None]:
     """What anyone would write."""
-    parameters = list(training.model.parameters())
-
-    @contextlib.contextmanager
-    def block() -> Iterator[None]:
-        with torch.no_grad():
-            clones = [p.clone() for p in parameters]
-            for p in parameters:
-                p.add_(torch.empty_like(p).uniform_(-0.02, 0.02))
-        yield
-        with torch.no_grad():
-            for p, clone in zip(parameters, clones, strict=True):
-                p.copy_(clone)
-
+    block = naive(training.model)
     return lambda: training.step(block)
-
-
-def sam(training: Training, adaptive: bool) -> Callable[[], None]:
-    """SAM or ASAM, each of whose two passes is over all ghost batches."""
-    optimizer = SAM(
-        training.model.parameters(), torch.optim.SGD, rho=0.05, adaptive=adaptive, lr=0.01, momentum=0.9, foreach=True
-    )
-
-    def closure() -> None:
-        optimizer.zero_grad()
-        training.backward(contextlib.nullcontext)
-
-    def step() -> None:
-        closure()
-        optimizer.step(closure)
-
-    return step
 
 
 def ivon(training: Training) -> Callable[[], None]:
@@ -79,7 +47,7 @@ def main() -> None:
     """Measure ours against each."""
     network = NETWORKS["F1"]
     works = {
-        "naive": naive(Training(network)),
+        "naive": naive_step(Training(network)),
         "SAM": sam(Training(network), adaptive=False),
         "ASAM": sam(Training(network), adaptive=True),
         "IVON": ivon(Training(network)),

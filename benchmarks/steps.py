@@ -1,5 +1,6 @@
 """What benchmarks of a training step share: networks, the step, and pairs of steps interleaved in one run."""
 
+import contextlib
 import os
 import platform
 import statistics
@@ -81,20 +82,27 @@ NETWORKS = {
 
 
 class Training:
-    """A model, its optimizer and its batch."""
+    """A model, its optimizer and its batch; with ``half`` forward passes are in bfloat16 by autocast."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, device: str = "cpu", half: bool = False) -> None:
         torch.manual_seed(0)
         self.network = network
-        self.model = network.build()
+        self.model = network.build().to(device)
         self.optimizer: Any = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
-        self.inputs, self.targets = network.batch()
+        self.inputs, self.targets = (tensor.to(device) for tensor in network.batch())
+        self.half = half
+
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """Forward and backward of a ghost batch."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            loss = functional.cross_entropy(self.model(x), y) / self.network.ghosts
+        loss.backward()
 
     def backward(self, enter: Enter) -> None:
         """Forward and backward of all ghost batches, each inside a block."""
         for x, y in ghost_batches(self.inputs, self.targets, size=self.network.ghost):
             with enter():
-                (functional.cross_entropy(self.model(x), y) / self.network.ghosts).backward()
+                self.learn(x, y)
 
     def step(self, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
         """Everything from zero_grad to optimizer.step."""
@@ -146,9 +154,47 @@ def interleaved(works: dict[str, Callable[[], None]], over: str, pairs: int) -> 
         yield name, Ratio(statistics.median(found), found[0], found[-1], statistics.median(b for _, b in times))
 
 
+def naive(model: nn.Module) -> Enter:
+    """Noise as anyone would write it: a clone, a draw and a copy for each tensor."""
+    parameters = list(model.parameters())
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        with torch.no_grad():
+            clones = [p.clone() for p in parameters]
+            for p in parameters:
+                p.add_(torch.empty_like(p).uniform_(-0.02, 0.02))
+        yield
+        with torch.no_grad():
+            for p, clone in zip(parameters, clones, strict=True):
+                p.copy_(clone)
+
+    return block
+
+
+def sam(training: Training, adaptive: bool) -> Callable[[], None]:
+    """A step of SAM or ASAM, each of whose two passes is over all ghost batches; needs pytorch-optimizer."""
+    from pytorch_optimizer import SAM
+
+    optimizer = SAM(
+        training.model.parameters(), torch.optim.SGD, rho=0.05, adaptive=adaptive, lr=0.01, momentum=0.9, foreach=True
+    )
+
+    def closure() -> None:
+        optimizer.zero_grad()
+        training.backward(contextlib.nullcontext)
+
+    def step() -> None:
+        closure()
+        optimizer.step(closure)
+
+    return step
+
+
 def environment() -> dict[str, Any]:
     """Where it was measured."""
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -1,0 +1,148 @@
+"""What the noise costs on a GPU: steps with noise against the same steps without, interleaved in one run.
+
+    python benchmarks/gpu.py
+
+resnet-44 (CIFAR) in ghost batches of 128, a transformer, and resnet-50 at 224 pixels in bfloat16: eager, compiled, and
+with forward and backward captured in a CUDA graph; beside them noise as anyone would write it, SAM, two bare copies of
+the weights, and how a block grows with weights and tensors. Writes benchmarks/results/gpu.json.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from growth import measure as grown
+from overhead import ARMS, copying
+from steps import Enter, Network, Training, Transformer, environment, interleaved, naive, sam
+from torch import nn
+
+from smoothout.train import models
+
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
+RESNET44 = Network("resnet-44", lambda: models.build("resnet", (3, 32, 32), 10, 0, config={"depth": 44}), (3, 32, 32), 128, 4, 15)  # fmt: skip  # noqa: E501
+TRANSFORMER = Network("transformer", Transformer, (64, 256), 128, 4, 15)
+RESNET50 = Network("resnet-50", lambda: torchvision.models.resnet50(num_classes=10), (3, 224, 224), 128, 2, 9)
+
+
+def waited(work: Callable[[], None]) -> Callable[[], None]:
+    """Until the device is done."""
+
+    def timed() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return timed
+
+
+def arms(training: Training) -> dict[str, Callable[[], None]]:
+    """Steps of one model, plain and with noise."""
+    works: dict[str, Callable[[], None]] = {}
+    for name, make in ARMS.items():
+        smoother = make(training.model)
+        works[name] = lambda smoother=smoother: training.step(smoother.perturbed, smoother.step)
+    works["two copies"] = copying(training)
+    works["plain"] = lambda: training.step(contextlib.nullcontext)
+    return works
+
+
+def rivals(network: Network, half: bool) -> dict[str, Callable[[], None]]:
+    """Steps of models of their own."""
+    first = Training(network, "cuda", half)
+    block = naive(first.model)
+    return {
+        "naive": lambda: first.step(block),
+        "SAM": sam(Training(network, "cuda", half), adaptive=False),
+    }
+
+
+def compiled(network: Network, half: bool) -> Training:
+    """A training whose network goes through torch.compile."""
+    training = Training(network, "cuda", half)
+    training.model.compile()
+    return training
+
+
+class Captured(Training):
+    """A training whose forward and backward pass of a ghost batch is one CUDA graph."""
+
+    def __init__(self, network: Network, half: bool) -> None:
+        super().__init__(network, "cuda", half)
+        self._x, self._y = (tensor[: network.ghost].clone() for tensor in (self.inputs, self.targets))
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                super().learn(self._x, self._y)
+        torch.cuda.current_stream().wait_stream(side)
+        self.optimizer.zero_grad(set_to_none=False)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            super().learn(self._x, self._y)
+
+    def learn(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Of the graph's own gradients, which must stay where they are."""
+        self._x.copy_(x)
+        self._y.copy_(y)
+        self._graph.replay()
+
+    def step(self, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
+        """Everything from zero_grad to optimizer.step."""
+        self.optimizer.zero_grad(set_to_none=False)
+        self.backward(enter)
+        self.optimizer.step()
+        after()
+
+
+def measured(network: Network, works: dict[str, Callable[[], None]], title: str) -> dict[str, Any]:
+    """Ratios to the plain step."""
+    found = {}
+    for name, ratio in interleaved({name: waited(work) for name, work in works.items()}, "plain", network.pairs):
+        found[name] = ratio.record()
+        print(f"{title:<24} {name:<14} {ratio} times plain SGD, {1000 * ratio.seconds:.2f} ms", flush=True)
+    return found
+
+
+def bandwidth() -> float:
+    """Bytes a second of a large copy, read and written."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    to = torch.empty_like(source)
+    _, ratio = next(interleaved({"a": waited(lambda: to.copy_(source)), "b": waited(lambda: to.copy_(source))}, "b", 9))
+    return 2 * source.numel() / ratio.seconds
+
+
+def growth() -> dict[str, Any]:
+    """Blocks of many weights, and of many tensors."""
+    rows: dict[str, Any] = {"bytes a second": bandwidth(), "weights": [], "tensors": []}
+    for count in (100_000, 1_000_000, 10_000_000, 100_000_000, 300_000_000):
+        rows["weights"].append(grown([("w", nn.Parameter(torch.randn(count, device="cuda")))], torch.cuda.synchronize))
+        print(rows["weights"][-1], flush=True)
+    for tensors in (1, 16, 256, 4096):
+        pieces = [(str(i), nn.Parameter(torch.randn((1 << 24) // tensors, device="cuda"))) for i in range(tensors)]
+        rows["tensors"].append(grown(pieces, torch.cuda.synchronize))
+        print(rows["tensors"][-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure everything, and write after each part."""
+    found: dict[str, Any] = {"environment": environment()}
+
+    def keep(network: Network, how: str, works: dict[str, Callable[[], None]]) -> None:
+        found[f"{network.name}, {how}"] = measured(network, works, f"{network.name}, {how}")
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+    for network, half in ((RESNET44, False), (TRANSFORMER, False), (RESNET50, True)):
+        keep(network, "eager", arms(Training(network, "cuda", half)) | rivals(network, half))
+    for network in (RESNET44, TRANSFORMER):
+        keep(network, "CUDA graph", arms(Captured(network, False)))
+    found["growth"] = growth()
+    for network in (TRANSFORMER, RESNET44):
+        keep(network, "compiled", arms(compiled(network, False)))
+
+
+if __name__ == "__main__":
+    main()
