@@ -1,6 +1,7 @@
 """BatchNorm by ghost batches: the whole batch in one pass, each ghost batch by its own statistics."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -296,3 +297,37 @@ def convert_ghost_batchnorm(model: Model, size: int) -> Model:
         module.__class__ = _GHOSTS[type(module)]
         setattr(module, "ghost_batch_size", size)  # noqa: B010  (to mypy it is still a plain BatchNorm)
     return model
+
+
+@contextmanager
+def ghost_norms(model: nn.Module, size: int) -> Iterator[None]:
+    """Inside, every BatchNorm of a model normalises by ghost batches of ``size``; after it, it is what it was.
+
+    So that evaluation, also of layers without running statistics, is that of the model itself.
+
+    Raises:
+        TypeError, ValueError: As :func:`convert_ghost_batchnorm`; nothing is converted then.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(3)
+        >>> with ghost_norms(norm, 32):
+        ...     print(type(norm).__name__)
+        GhostBatchNorm1d
+        >>> type(norm).__name__
+        'BatchNorm1d'
+    """
+    before = [
+        (module, type(module), module.__dict__.get("ghost_batch_size"))
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+    ]
+    try:
+        convert_ghost_batchnorm(model, size)
+        yield
+    finally:
+        for module, kind, own in before:
+            module.__class__ = kind
+            if own is not None:
+                setattr(module, "ghost_batch_size", own)  # noqa: B010  (to mypy it is a plain BatchNorm)
+            else:
+                module.__dict__.pop("ghost_batch_size", None)

@@ -51,6 +51,8 @@ def test_other_schemas_and_settings_are_refused():
         ({"lr": -1.0}, "lr is -1.0; expected a finite number >= 0"),
         ({"strength": float("nan")}, "strength is nan"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"noise_per": "update"}, "noise_per is 'update'; expected one of 'ghost_batch', 'batch'"),
+        ({"compile": "fast"}, "compile is 'fast'; expected one of 'default', 'reduce-overhead', 'max-autotune'"),
         ({"device": "gpu"}, "device is 'gpu'; expected auto, cpu, cuda or cuda:INDEX"),
         ({"model_config": "depth=20"}, r"model_config is 'depth=20'; expected a dict of names and values"),
         ({"model_config": "[1]"}, "model_config is .*expected a dict"),

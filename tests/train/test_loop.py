@@ -201,6 +201,9 @@ CASES = {
     "ema": {"method": "ema"},
     "swa": {"method": "swa", "average_start": 0.5},
     "Lamb": {"optimizer": "Lamb", "lr": 0.01},
+    "a noise per batch": {"noise_per": "batch", "accumulation": 2},
+    "auto per batch": {"noise_per": "batch", "accumulation": 2, "strength": "auto"},
+    "sam per batch": {"noise_per": "batch", "strength": 0.0, "method": "sam"},
     "rare checkpoints": {"checkpoint_every": 2, "evaluate_every": 2},
 }
 

@@ -93,7 +93,7 @@ def load(place: Place) -> Subject:
         FileNotFoundError, ValueError, PermissionError: As loading a checkpoint does, or for an empty split.
     """
     path = checkpoint.find(place.checkpoint)
-    settings = checkpoint.load_settings(path, **dict(place.given)).replace(augment=False)
+    settings = checkpoint.load_settings(path, **dict(place.given)).replace(augment=False, channels_last=False)
     problem = pose(settings, torch.device(place.device))
     checkpoint.load_weights(path, problem.network)
     return _subject(path, settings, problem, place)

@@ -20,6 +20,11 @@ SCHEMA = 2
 MethodName = Literal["smoothout", "lpf", "mrwp", "momentum_sam", "sam", "asam", "ema", "swa"]
 Precision = Literal["fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["milestones", "cosine", "constant"]
+NoisePer = Literal["ghost_batch", "batch"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+
+#: Left out of ``config.json`` at their defaults, so that records of versions without them stay what they were.
+CAME_LATER = ("noise_per", "compile", "channels_last")
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,17 @@ class Batches:
     batch_size: int = 1024
     """Samples of a batch."""
     ghost_batch_size: int = 128
-    """Samples of a ghost batch: own noise, own BatchNorm statistics, own backward pass."""
+    """Samples of a ghost batch: own BatchNorm statistics, and own noise and pass unless --noise-per says otherwise."""
+    noise_per: NoisePer = "ghost_batch"
+    """ghost_batch: each has a noise and a pass of its own, as in the original; batch: one noise and one pass for the
+    whole batch, BatchNorm still by ghost batches: fewer and larger passes, but K times the variance from the noise."""
     accumulation: int = 1
     """Batches per update."""
     copies: int = 1
-    """Noises per ghost batch, over which its gradient is averaged; each costs a forward and backward pass."""
+    """Noises per ghost batch (or batch: --noise-per), over which its gradient is averaged; each costs a pass."""
 
     def __post_init__(self) -> None:
+        _checks.one_of("noise_per", self.noise_per, NoisePer)
         for name in ("batch_size", "ghost_batch_size", "accumulation", "copies"):
             _checks.whole(name, getattr(self, name), at_least=1)
 
@@ -254,6 +263,11 @@ class Schedule:
     """Of initial weights, data order, augmentation, dropout, hold-out and noise."""
     precision: Precision = "fp32"
     """Of forward and backward; weights and noise stay fp32."""
+    compile: CompileMode | None = None
+    """Compile training passes by torch.compile in this mode [None: do not]; reduce-overhead and max-autotune replay
+    CUDA graphs on a GPU. Last bits and dropout masks differ from those without."""
+    channels_last: bool = False
+    """Network and images in memory format channels_last, for convolutions on a GPU in bf16 or fp16."""
     device: str = "auto"
     """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
     evaluate_every: int = 1
@@ -270,6 +284,8 @@ class Schedule:
         _checks.whole("checkpoint_every", self.checkpoint_every, at_least=1)
         _checks.whole("regime_multiplier", self.regime_multiplier, at_least=1)
         _checks.whole("start_epoch", self.start_epoch, at_least=0)
+        if self.compile is not None:
+            _checks.one_of("compile", self.compile, CompileMode)
         if re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device is {self.device!r}; expected auto, cpu, cuda or cuda:INDEX.")
 
@@ -312,7 +328,12 @@ class Settings:
 
     def to_json(self) -> str:
         """As the text of ``config.json``."""
-        record = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        defaults = type(self)().flat()
+        groups = {
+            group: {name: value for name, value in settings.items() if not _unused(name, value, defaults)}
+            for group, settings in dataclasses.asdict(self).items()
+        }
+        record = {"schema": SCHEMA, **groups}
         return json.dumps(record, indent=2, default=str) + "\n"
 
     @classmethod
@@ -333,6 +354,11 @@ class Settings:
         kinds = _kinds(cls)
         restored = {name: _restore(value, kinds.get(name)) for name, value in flat.items()}
         return cls().replace(**restored)
+
+
+def _unused(name: str, value: Any, defaults: dict[str, Any]) -> bool:
+    """Whether a setting came later and is at its default."""
+    return name in CAME_LATER and bool(value == defaults[name])
 
 
 def _kinds(settings: type) -> dict[str, Any]:

@@ -29,17 +29,23 @@ def _data(run: Run) -> str:
 
 
 def _model(run: Run) -> str:
-    network, weights = run.settings.network, sum(parameter.numel() for parameter in run.network.parameters())
+    network, schedule = run.settings.network, run.settings.schedule
+    weights = sum(parameter.numel() for parameter in run.network.parameters())
     line = f"model: {network.model}, {weights:,} weights, {run.outputs} outputs, on {run.accelerator.device}"
     carried = [name for name in _CARRIED if getattr(run.network, name, None) is not None]
     if carried:
         line += f"; carries its own {', '.join(carried)}"
-    return line + (f"; starts from {network.weights}" if network.weights else "")
+    line += f"; starts from {network.weights}" if network.weights else ""
+    line += f"; compiled, mode {schedule.compile}" if schedule.compile else ""
+    return line + ("; channels_last" if schedule.channels_last else "")
 
 
 def _updates(run: Run) -> list[str]:
     plan, batches, schedule = run.plan, run.settings.batches, run.settings.schedule
     ghosts = -(-batches.batch_size // batches.ghost_batch_size) * batches.accumulation
+    how = f" in about {ghosts} ghost batches of {batches.ghost_batch_size}"
+    if batches.noise_per == "batch":
+        how = f", each batch with one noise in one pass, BatchNorm by ghost batches of {batches.ghost_batch_size}"
     epochs = f"epochs: {plan.epochs}"
     if plan.stretch > 1:
         epochs += f" = {schedule.epochs} x {plan.stretch} by regime adaptation"
@@ -47,7 +53,7 @@ def _updates(run: Run) -> list[str]:
         epochs += f", of which {schedule.start_epoch} count as done"
     return [
         f"updates: {plan.updates_per_epoch} an epoch, {plan.total_updates} in all, of {batches.accumulation} x "
-        f"{batches.batch_size} samples in about {ghosts} ghost batches of {batches.ghost_batch_size}",
+        f"{batches.batch_size} samples{how}",
         epochs,
     ]
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from smoothout.large_batch import ghost_batches
 from smoothout.momentum_sam import MomentumSAM
 from smoothout.noise.philox import fold
+from smoothout.results.noise import NoiseSummary
 from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
-from smoothout.train import checkpoint, methods, regime, trackers
+from smoothout.train import checkpoint, methods, passes, regime, trackers
 from smoothout.train.data.splits import in_order
 from smoothout.train.description import describe
 from smoothout.train.regime import Phase
@@ -85,18 +85,8 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
     seen = Seen()
     _enter_phase(run, plan.phases[progress.epoch])
     run.model.train()
-    for samples, ghosts in _updates(run, progress.epoch):
-        lr = plan.lr(progress.update)
-        for group in run.optimizer.param_groups:
-            group["lr"] = lr
-        last = (progress.update + 1) % plan.updates_per_epoch == 0
-        if last:
-            noise = run.smoother.summary()
-        _update(run, seen, progress.update, samples, ghosts)
-        if run.average is not None:
-            run.average.updated(run.network, progress.epoch, last)
-        progress.update += 1
-        watcher.updated(seen.risk)
+    with passes.normalised(run.network, settings.batches):
+        lr, noise = _train(run, progress, seen, watcher)
     trained = time.perf_counter() - began
     progress.epoch += 1
 
@@ -120,11 +110,29 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
     )
 
 
-def _update(run: Run, seen: "Seen", update: int, samples: int, ghosts: list[tuple[Tensor, Tensor]]) -> None:
+def _train(run: Run, progress: Progress, seen: "Seen", watcher: Watcher) -> tuple[float, NoiseSummary]:
+    """Make the updates of an epoch; returns rate and noise of the last one."""
+    plan = run.plan
+    for samples, pieces in _updates(run, progress.epoch):
+        lr = plan.lr(progress.update)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        last = (progress.update + 1) % plan.updates_per_epoch == 0
+        if last:
+            noise = run.smoother.summary()
+        _update(run, seen, progress.update, samples, pieces)
+        if run.average is not None:
+            run.average.updated(run.network, progress.epoch, last)
+        progress.update += 1
+        watcher.updated(seen.risk)
+    return lr, noise
+
+
+def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[passes.Piece]) -> None:
     """Make one update of the weights."""
 
     def learn(first: bool) -> None:
-        for index, (inputs, targets) in enumerate(ghosts):
+        for index, (inputs, targets) in enumerate(pieces):
             _learn(run, seen if first else None, update, index, inputs, targets, len(targets) / samples)
 
     def clip() -> None:
@@ -141,16 +149,17 @@ def _update(run: Run, seen: "Seen", update: int, samples: int, ghosts: list[tupl
 def _learn(
     run: Run, seen: "Seen | None", update: int, index: int, inputs: Tensor, targets: Tensor, share: float
 ) -> None:
-    """Add one ghost batch's share to the gradient."""
+    """Add the share of one piece, a ghost batch or a batch, to the gradient."""
     copies = run.settings.batches.copies
     for copy in range(copies):
-        # Dropout and augmentation become functions of (seed, update, ghost batch).
+        # Dropout and augmentation become functions of (seed, update, piece).
         _seed(fold(run.settings.schedule.seed, _STEP, update, index) >> 1, run.accelerator.device)
         prepared = run.dataset.normalise(run.dataset.augment(inputs))
         with run.perturbing.perturbed(stream=index, draw=copy):
-            logits = run.model(prepared)
+            logits = run.learner(prepared)
             loss = run.training_loss(logits, targets)
-            run.accelerator.backward(loss * (share / copies))
+            with run.learner.gradients_kept():
+                run.accelerator.backward(loss * (share / copies))
         run.smoother.observe(loss)
         if seen is not None:
             seen.add(logits.detach(), targets, loss.detach())
@@ -164,16 +173,15 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _updates(run: Run, epoch: int) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
-    """For each update of an epoch: its number of samples, and its ghost batches."""
+def _updates(run: Run, epoch: int) -> Iterator[tuple[int, list[passes.Piece]]]:
+    """For each update of an epoch: its number of samples, and what gets a noise and a pass of its own."""
     seed, batches = run.settings.schedule.seed, run.settings.batches
     generator = torch.Generator().manual_seed(fold(seed, _ORDER, epoch) >> 1)
     order = torch.randperm(len(run.dataset.train), generator=generator)
     augment = fold(seed, _STREAM_AUGMENT, epoch)
     loaded = run.dataset.train.batches(run.plan.batches, order, augment=augment)
     while group := list(itertools.islice(loaded, batches.accumulation)):
-        ghosts = [ghost for batch in group for ghost in ghost_batches(*batch, size=batches.ghost_batch_size)]
-        yield sum(len(targets) for _, targets in group), ghosts
+        yield sum(len(targets) for _, targets in group), passes.pieces(batches, group)
 
 
 class Seen:
@@ -184,7 +192,7 @@ class Seen:
         self._samples = 0
 
     def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
-        """Count one ghost batch."""
+        """Count the samples of a pass."""
         first, fifth = errors(logits, targets)
         sums = torch.stack([loss.double() * len(targets), first.double(), fifth.double()])
         self._sums = sums if self._sums is None else self._sums + sums

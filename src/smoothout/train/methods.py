@@ -10,11 +10,10 @@ from torch.optim import swa_utils
 
 from smoothout import _checks
 from smoothout._types import Scale, ScheduleName
-from smoothout.large_batch import partition
 from smoothout.momentum_sam import MomentumSAM
 from smoothout.running_stats import frozen_running_stats, recompute_running_stats
 from smoothout.scope import Block
-from smoothout.train import regime
+from smoothout.train import passes, regime
 from smoothout.train.config import Noise, Rival, Settings
 
 #: What a method sets of the noise. LPF: Bisla et al. 2022 (arXiv 2201.08025); m-RWP: Li et al. 2024 (arXiv 2404.00357).
@@ -98,7 +97,7 @@ def _check_auto(settings: Settings) -> None:
 
 
 def check_ghosts(settings: Settings, batches: Sequence[int]) -> None:
-    """Raise if all ghost batches of an epoch's first update, which is made of batches of these sizes, stay clean.
+    """Raise if all passes of an epoch's first update, which is made of batches of these sizes, stay clean.
 
     Raises:
         ValueError: Naming the sizes and the remedy.
@@ -106,10 +105,14 @@ def check_ghosts(settings: Settings, batches: Sequence[int]) -> None:
     noise = noise_of(settings)
     if not noise.on or not (noise.strength == "auto" or noise.clean_share > 0):
         return
-    ghost = settings.batches.ghost_batch_size
-    sizes = [piece for size in batches[: settings.batches.accumulation] for piece in partition(size, ghost)]
+    sizes = passes.sizes(settings.batches, batches[: settings.batches.accumulation])
     if len(sizes) < 2:
         why = "strength is 'auto'" if noise.strength == "auto" else f"clean_share is {noise.clean_share:g}"
+        if settings.batches.noise_per == "batch":
+            raise ValueError(
+                f"{why}, noise_per is 'batch' and an update has one batch of {sum(sizes)} samples, which stays clean; "
+                f"expected two or more. Give --accumulation 2 or more, or leave --noise-per out."
+            )
         raise ValueError(
             f"{why} and an update has one ghost batch of {sum(sizes)} samples, which stays clean; expected two "
             f"or more. Give a --ghost-batch-size below {sum(sizes)}, or more samples."

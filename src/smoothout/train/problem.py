@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothout.noise.philox import fold
-from smoothout.train import data, models
+from smoothout.train import data, models, passes
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet
 
@@ -25,7 +25,7 @@ class Problem:
 
     Attributes:
         dataset: With the model's ``input_transform``, if it carries one.
-        network: On the device.
+        network: On the device, in the memory format of the settings, as the dataset's ``normalise`` makes inputs.
         loss: Of evaluation.
         training_loss: The same, with label smoothing.
         regime: The model's ``regime``, None if it carries none.
@@ -62,6 +62,8 @@ def pose(settings: Settings, device: torch.device) -> Problem:
         dataset = dataset.transformed(transforms, augment=settings.data.augment, workers=settings.data.workers)
     dataset = dataset.to(device)
     network.to(device)
+    if settings.schedule.channels_last:
+        dataset = passes.channels_last(network, dataset, settings.data.dataset)
     loss, training_loss = _losses(network, settings.optimization.label_smoothing, device)
     problem = Problem(dataset, network, loss, training_loss, getattr(network, "regime", None))
     return replace(problem, outputs=_try(problem, settings))

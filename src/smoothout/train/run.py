@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smoothout.noise.philox import fold
 from smoothout.smoothing import SmoothOut
-from smoothout.train import checkpoint, device, methods, regime, trackers
+from smoothout.train import checkpoint, device, methods, passes, regime, trackers
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet
 from smoothout.train.plan import Plan, make_plan
@@ -28,8 +28,9 @@ class Run:
     settings: Settings
     plan: Plan
     dataset: DataSet
-    network: nn.Module  # the user's; `model` is the same one as Accelerate runs it
+    network: nn.Module  # the user's; `model` is the same one as Accelerate runs it, `learner` as training does
     model: nn.Module
+    learner: passes.Learner
     optimizer: Any
     loss: Loss
     training_loss: Loss
@@ -63,6 +64,7 @@ def prepare(
     noise, seed = methods.noise_of(settings), settings.schedule.seed
     problem = pose(settings, accelerator.device)
     network = problem.network
+    passes.check(settings.batches, network, problem.dataset)
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     methods.check_ghosts(settings, plan.batches)
     methods.check_momentum(settings, plan.phases)
@@ -93,6 +95,7 @@ def prepare(
         problem.dataset,
         network,
         model,
+        passes.Learner(model, settings.schedule.compile, accelerator.device),
         optimizer,
         problem.loss,
         problem.training_loss,

@@ -1,0 +1,175 @@
+"""How samples go through the network in training: in which pieces, compiled or not, in which memory format."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from smoothout.ghost_norm import ghost_norms
+from smoothout.large_batch import ghost_batches, partition
+from smoothout.train.config import Batches, CompileMode
+from smoothout.train.data.splits import DataSet
+from smoothout.weights import evaluating
+
+#: Inputs and targets of one pass.
+Piece = tuple[Tensor, Tensor]
+
+#: Modes of torch.compile that replay CUDA graphs.
+GRAPHS = ("reduce-overhead", "max-autotune")
+
+
+# -- pieces ------------------------------------------------------------------------------------------------
+
+
+def sizes(batches: Batches, loaded: Sequence[int]) -> list[int]:
+    """Samples of what gets a noise and a pass of its own, where batches of these sizes are loaded."""
+    if batches.noise_per == "batch":
+        return list(loaded)
+    return [piece for size in loaded for piece in partition(size, batches.ghost_batch_size)]
+
+
+def pieces(batches: Batches, loaded: Sequence[Piece]) -> list[Piece]:
+    """What gets a noise and a pass of its own: the ghost batches of the batches, or the batches themselves."""
+    if batches.noise_per == "batch":
+        return list(loaded)
+    return [ghost for batch in loaded for ghost in ghost_batches(*batch, size=batches.ghost_batch_size)]
+
+
+def normalised(network: nn.Module, batches: Batches) -> AbstractContextManager[None]:
+    """Inside, BatchNorm takes its statistics by ghost batch, whatever the pieces; evaluation belongs outside."""
+    return ghost_norms(network, batches.ghost_batch_size) if batches.noise_per == "batch" else nullcontext()
+
+
+def check(batches: Batches, network: nn.Module, dataset: DataSet) -> None:
+    """Raise if the BatchNorm layers of a network cannot tell the ghost batches of a whole batch.
+
+    Raises:
+        ValueError: Naming the layer and the remedy.
+    """
+    if batches.noise_per != "batch":
+        return
+    remedy = "or leave --noise-per out: then each ghost batch has a pass of its own"
+    try:
+        with normalised(network, batches):
+            pass
+    except TypeError as error:
+        raise ValueError(f"noise_per is 'batch', and {str(error).removesuffix('.')}, {remedy}.") from error
+    samples = min(2, len(dataset.train))
+    for name, rows in _rows(network, dataset, samples):
+        if rows != samples:
+            raise ValueError(
+                f"noise_per is 'batch', and the BatchNorm {name!r} is given {rows} rows for {samples} samples; "
+                f"expected a row a sample, or ghost batches cannot be told apart. Keep samples along dimension 0, "
+                f"{remedy}."
+            )
+
+
+@torch.no_grad()
+def _rows(network: nn.Module, dataset: DataSet, samples: int) -> list[tuple[str, int]]:
+    """How many rows each BatchNorm is given."""
+    norms = [(name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
+    seen: list[tuple[str, int]] = []
+
+    def look(name: str, _norm: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append((name, len(inputs[0] if inputs else named["input"])))
+
+    hooks = [norm.register_forward_pre_hook(partial(look, name), with_kwargs=True) for name, norm in norms]
+    try:
+        if norms:
+            inputs, _ = next(dataset.train.take(torch.arange(samples)).batches([samples]))
+            with evaluating(network):
+                network(dataset.normalise(inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+# -- memory format -----------------------------------------------------------------------------------------
+
+
+def channels_last(network: nn.Module, dataset: DataSet, name: str) -> DataSet:
+    """Bring a network to channels_last, in place, and the inputs that a data set prepares.
+
+    Raises:
+        ValueError: If the samples are no images.
+    """
+    if len(dataset.input_shape) != 3:
+        raise ValueError(
+            f"channels_last is on and the samples of {name} have the shape {dataset.input_shape}; expected images, "
+            f"(channels, height, width). Leave --channels-last out, or use data of images."
+        )
+    network.to(memory_format=torch.channels_last)
+    normalise = dataset.normalise
+
+    def prepare(inputs: Tensor) -> Tensor:
+        return normalise(inputs).contiguous(memory_format=torch.channels_last)
+
+    return replace(dataset, normalise=prepare)
+
+
+# -- compiled ----------------------------------------------------------------------------------------------
+
+
+class Learner:
+    """The network as training calls it, compiled or not; evaluation, checkpoints and noise keep to the network itself.
+
+    Args:
+        model: The network, as Accelerate runs it.
+        mode: Of torch.compile; None to leave it uncompiled.
+        device: Where it runs.
+
+    Raises:
+        RuntimeError: If nothing can be compiled here.
+    """
+
+    def __init__(self, model: nn.Module, mode: CompileMode | None, device: torch.device) -> None:
+        self._model = model
+        self._called: Callable[[Tensor], Tensor] = model
+        self._graphs = mode in GRAPHS and device.type == "cuda"
+        if mode is not None:
+            torch.compiler.reset()  # what earlier runs of this process compiled counts towards torch's limit
+            _try(mode, device)
+            # One graph for each number of samples: the full piece, a batch's last one, the last batch's last one.
+            self._called = torch.compile(model, mode=mode, dynamic=False)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The logits."""
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self._called(inputs)
+
+    @contextmanager
+    def gradients_kept(self) -> Iterator[None]:
+        """For a backward pass: what begins a gradient may lie in a CUDA graph's memory, and is copied out of it.
+
+        The next replay overwrites that memory. Gradients that are there already are added to where they are.
+        """
+        missing = [p for p in self._model.parameters() if p.grad is None] if self._graphs else []
+        yield
+        made = [(parameter, parameter.grad) for parameter in missing if parameter.grad is not None]
+        if made:
+            kept = [torch.empty_like(grad) for _, grad in made]
+            torch._foreach_copy_(kept, [grad for _, grad in made])
+            for (parameter, _), grad in zip(made, kept, strict=True):
+                parameter.grad = grad
+
+
+def _try(mode: CompileMode, device: torch.device) -> None:
+    """Compile next to nothing, so that a missing compiler is told before anything is written."""
+    try:
+        torch.compile(_double, mode=mode)(torch.ones(2, device=device))
+    except Exception as error:  # whatever dynamo, its backend and the compiler raise
+        raise RuntimeError(
+            f"compile is {mode!r} and torch.compile fails on {device}: {type(error).__name__}: {str(error).strip()}. "
+            f"On a CPU it needs a C++ compiler, on a GPU triton and a C compiler: install them, or leave --compile out."
+        ) from error
+
+
+def _double(values: Tensor) -> Tensor:
+    return values * 2
