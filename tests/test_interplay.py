@@ -187,11 +187,11 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 }
 
 
-def _restore_nothing(self):
+def _restore_nothing(self, *same):
     pass
 
 
-def _restore_by_subtraction(self):
+def _restore_by_subtraction(self, *same):
     # As adding and subtracting would leave them: off by an ulp here and there.
     with torch.no_grad():
         for parameter, kept in zip(self._parameters, self._copies, strict=True):

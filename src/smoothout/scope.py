@@ -65,7 +65,7 @@ class Scope:
         self._snapshot = Snapshot()
         self._versions_left: list[int] | None = None
         self._warned = False
-        self._signature: list[tuple[object, ...]] = []
+        self._signature: tuple[object, ...] = ()
         self._select()
 
     # -- what a subclass says ------------------------------------------------------------------------------
@@ -82,8 +82,8 @@ class Scope:
         """Copy the weights, but for those that :meth:`_displace` copies."""
         self._snapshot.take(self._copied)
 
-    def _put_back(self) -> None:
-        """Undo the displacement, bit for bit; may be called again."""
+    def _put_back(self, _same: bool) -> None:
+        """Undo the displacement, bit for bit; may be called again. ``same`` says that :meth:`_look` saw no change."""
         self._snapshot.restore()
 
     def _differs(self) -> bool:
@@ -136,7 +136,7 @@ class Scope:
     def __getstate__(self) -> dict[str, Any]:
         # copy.deepcopy and pickle both come here.
         self._refuse_open("copying or saving the smoother")
-        return self.__dict__ | {"_snapshot": Snapshot(), "_versions_left": None, "_signature": [], "_made": None}
+        return self.__dict__ | {"_snapshot": Snapshot(), "_versions_left": None, "_signature": (), "_made": None}
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -152,20 +152,22 @@ class Scope:
         if self._signature != self._look():
             self._select()
 
-    def _look(self) -> list[tuple[object, ...]]:
+    def _look(self) -> tuple[object, ...]:
+        """What must stay as it is, or all is selected again. What is looked at stays alive, so that ids are unique."""
         if isinstance(self._source, nn.Module):
-            parameters = weights.parameters_unnamed(self._source)
+            children, parameters = weights.tree(self._modules)
         else:
-            parameters = [parameter for _, parameter in self._source]
-        # _all keeps the parameters alive, so an id is never that of a newer object.
-        return [
-            (id(p), p.requires_grad, p.shape, p.stride() if p.layout == torch.strided else None, p.dtype, p.device)
-            for p in parameters
+            children, parameters = [], [parameter for _, parameter in self._source]
+        layouts = [
+            (p.shape, p.stride() if p.layout == torch.strided else None, p.dtype, p.device, p.is_neg())
+            for p in self._parameters
         ]
+        return children, list(map(id, parameters)), [p.requires_grad for p in parameters], layouts
 
     def _select(self) -> None:
         """Find what is perturbed."""
-        self._signature = []
+        self._signature = ()
+        self._modules = list(self._source.modules()) if isinstance(self._source, nn.Module) else []
         found = weights.all_weights(self._source)
         quiet = weights.quiet_ids(self._source) if isinstance(self._source, nn.Module) else set()
         self._all: list[tuple[Weight, str | None]] = [
@@ -252,21 +254,22 @@ class Block:
         smoother = self._smoother
         if smoother._open is not self:
             raise RuntimeError(f"the perturbed() block opened at {self.place} is not open; leave a block once.")
-        problem = None
+        problem, same = None, False
         try:
-            if self._moved and smoother._denoise and kind is None:
-                problem = self._written()
+            if self._moved and smoother._denoise:
+                same = smoother._look() == smoother._signature
+                problem = self._written(same) if kind is None else None
         finally:
-            self._close()
+            self._close(same)
         if not smoother._clean(smoother._last_stream):
             smoother._versions_left = smoother._versions()
         if problem is not None:
             raise RuntimeError(problem)
 
-    def _written(self) -> str | None:
+    def _written(self, same: bool) -> str | None:
         """What is wrong if weights were written or replaced inside the block."""
         smoother = self._smoother
-        if smoother._look() != smoother._signature:
+        if not same:
             return (
                 f"parameters were added, replaced, moved or frozen inside the block opened at {self.place}; what was "
                 f"perturbed has been restored, but a new parameter may hold noisy values. Do that after the block."
@@ -280,22 +283,22 @@ class Block:
                 )
         return None
 
-    def _close(self) -> None:
+    def _close(self, same: bool = False) -> None:
         """Restore the weights and end the block; an interrupt on the way makes it begin again."""
         try:
-            self._restore()
+            self._restore(same)
         except BaseException:
-            self._restore()  # the second time has the same effect
+            self._restore(same)  # the second time has the same effect
             raise
         finally:
             if self._hook is not None:
                 self._hook.remove()
             self._smoother._open = None
 
-    def _restore(self) -> None:
+    def _restore(self, same: bool) -> None:
         if self._moved:
             if self._smoother._denoise:
-                self._smoother._put_back()
+                self._smoother._put_back(same)
             self._forget_casts()
 
     @staticmethod

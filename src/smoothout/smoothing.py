@@ -323,7 +323,7 @@ class SmoothOut(Scope):
 
     def _follow(self) -> None:
         super()._follow()
-        moved = [kernel for kernel in self._fused if kernel.moved()]
+        moved = [kernel for kernel in self._fused if kernel.shifted()]  # all else is in what _look() sees
         if not moved:
             return
         if all(kernel.fits() for kernel in moved) and apart(self._parameters):
@@ -379,11 +379,11 @@ class SmoothOut(Scope):
             kernel.forget()
         super()._take()
 
-    def _put_back(self) -> None:
+    def _put_back(self, same: bool) -> None:
         with contextlib.ExitStack() as each:  # one that cannot be restored must not stop the others
             for kernel in self._fused:
-                each.callback(kernel.restore)
-            super()._put_back()
+                each.callback(kernel.restore, same)
+            super()._put_back(same)
 
     def _differs(self) -> bool:
         return super()._differs() or any(kernel.differs() for kernel in self._fused)

@@ -1,8 +1,10 @@
 """Which weights are perturbed, what their filters are, and how they come back bit for bit."""
 
 import contextlib
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -95,16 +97,21 @@ def all_weights(source: nn.Module | Iterable[tuple[str, nn.Parameter]]) -> list[
     return list(found.values())
 
 
-def parameters_unnamed(model: nn.Module) -> list[nn.Parameter]:
-    """As ``model.parameters()``, in another order and tied ones repeated, but faster: every block walks twice."""
-    modules, found, seen = [model], [], {id(model)}
-    for module in modules:  # grows on the way
-        found += [parameter for parameter in module._parameters.values() if parameter is not None]
-        for child in module._modules.values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                modules.append(child)
-    return found
+_children, _own, _values = (
+    operator.attrgetter("_modules"),
+    operator.attrgetter("_parameters"),
+    operator.methodcaller("values"),
+)
+
+
+def tree(modules: Sequence[nn.Module]) -> tuple[list[int], list[nn.Parameter]]:
+    """Ids of the children of some modules, and their own parameters: what a model's ``modules()`` have become.
+
+    Every block looks twice, so that there is no loop in Python here.
+    """
+    children = map(id, chain.from_iterable(map(_values, map(_children, modules))))
+    parameters = chain.from_iterable(map(_values, map(_own, modules)))
+    return list(children), [parameter for parameter in parameters if parameter is not None]
 
 
 def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:

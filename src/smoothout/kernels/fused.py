@@ -27,7 +27,7 @@ class Fused(abc.ABC):
             self._copies = [torch.empty_like(p, requires_grad=False) for p in self._parameters]
         self._held = False  # whether the copies are of anything yet
         self._scale = scale
-        self._layout = _layout(self._parameters)
+        self._places, self._layout = _places(self._parameters), _layout(self._parameters)
 
     @abc.abstractmethod
     def fits(self) -> bool:
@@ -42,22 +42,31 @@ class Fused(abc.ABC):
         """Let :meth:`restore` do nothing until the next noise."""
 
     @abc.abstractmethod
-    def restore(self) -> None:
-        """Write the copies back, if there are any; may be called again."""
+    def restore(self, same: bool = False) -> None:
+        """Write the copies back, if there are any; may be called again.
+
+        Args:
+            same: Whether it is known that shapes, strides, types and devices are what they were; looks, if not.
+        """
 
     @abc.abstractmethod
     def _locate(self) -> None:
         """Tell the kernel where the weights are."""
 
+    def shifted(self) -> bool:
+        """Whether any weight has another address than the kernel knows."""
+        return _places(self._parameters) != self._places
+
     def moved(self) -> bool:
         """Whether any weight lies elsewhere, or otherwise, than the kernel knows."""
-        return _layout(self._parameters) != self._layout
+        return _layout(self._parameters) != self._layout or self.shifted()
 
     def relocate(self) -> None:
         """Learn where the weights are now."""
-        layout = _layout(self._parameters)
+        places = _places(self._parameters)
         self._locate()
-        self._layout = layout  # last: an interrupt before it leaves all to be learned again
+        self._layout = _layout(self._parameters)
+        self._places = places  # last: an interrupt before it leaves all to be learned again
 
     def differs(self) -> bool:
         """Whether the weights are no longer what was copied last."""
@@ -113,9 +122,13 @@ def copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
         raise failed[0]
 
 
+def _places(parameters: Sequence[Tensor]) -> list[int]:
+    """Addresses; 0 for what has none."""
+    return [p.data_ptr() if p.layout == torch.strided else 0 for p in parameters]
+
+
 def _layout(parameters: Sequence[Tensor]) -> list[tuple[object, ...]]:
-    """Where and how the values lie: memory of the same address may be read in another order, or be another type's."""
+    """How the values lie: memory of the same address may be read in another order, or be another type's."""
     return [
-        (p.data_ptr(), p.shape, p.stride(), p.dtype, p.device, p.is_neg()) if p.layout == torch.strided else ()
-        for p in parameters
+        (p.shape, p.stride(), p.dtype, p.device, p.is_neg()) if p.layout == torch.strided else () for p in parameters
     ]

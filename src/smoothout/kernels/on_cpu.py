@@ -75,11 +75,11 @@ class FusedOnCPU(Fused):
         self._taken[0] = 0
 
     @torch.no_grad()
-    def restore(self) -> None:
+    def restore(self, same: bool = False) -> None:
         """See the base class."""
         if not self._taken[0]:
             return
-        if not self.moved():
+        if not (self.shifted() if same else self.moved()):
             self._run("restore")
         else:  # other memory took the weights' place inside the block
             copy_all(self._parameters, self._copies)

@@ -72,11 +72,11 @@ class FusedOnGPU(Fused):
             self._dirty = False
 
     @torch.no_grad()
-    def restore(self) -> None:
+    def restore(self, same: bool = False) -> None:
         """See the base class."""
         if not self._dirty:
             return
-        if not self.moved():
+        if not (self.shifted() if same else self.moved()):
             with self._current():
                 self._gpu.restore[(len(self._units),)](self._table, self._taken, ELEMENT=self._options["ELEMENT"])
             self._written()
