@@ -22,7 +22,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from smoothout import ghost_batches
-from smoothout.train import loop, models
+from smoothout.train import loop, models, passes
 from smoothout.train.config import Settings
 from smoothout.train.run import prepare
 
@@ -31,16 +31,16 @@ SAMPLES, BATCH, GHOST, PAIRS = 8192, 512, 128, 7
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
 
-def pictures() -> tuple[np.ndarray, list[int]]:
+def pictures(samples: int) -> tuple[np.ndarray, list[int]]:
     """Images, (samples, 32, 32, 3) bytes, and their classes."""
-    drawn = np.random.default_rng(0).integers(0, 256, (SAMPLES, 32, 32, 3), dtype=np.uint8)
-    return drawn, [index % 10 for index in range(SAMPLES)]
+    drawn = np.random.default_rng(0).integers(0, 256, (samples, 32, 32, 3), dtype=np.uint8)
+    return drawn, [index % 10 for index in range(samples)]
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, samples: int = SAMPLES) -> None:
     """The same as a tree of files, train/CLASS/*, and a few for the other splits."""
-    for split, count in (("train", SAMPLES), ("val", 10), ("test", 10)):
-        for index, (picture, label) in enumerate(list(zip(*pictures(), strict=True))[:count]):
+    for split, count in (("train", samples), ("val", 10), ("test", 10)):
+        for index, (picture, label) in enumerate(zip(*pictures(count), strict=True)):
             place = folder / split / str(label)
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(place / f"{index}.png")
@@ -49,34 +49,33 @@ def write(folder: Path) -> None:
 class Images(CIFAR10):
     """The same for torchvision, whose own files are not needed."""
 
-    def __init__(self) -> None:
-        self.data, self.targets = pictures()
+    def __init__(self, samples: int = SAMPLES) -> None:
+        self.data, self.targets = pictures(samples)
         steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
         self.transform = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])
         self.target_transform = None
 
 
-def ours(folder: Path, strength: float) -> Callable[[], None]:
+def ours(folder: Path, **settings: Any) -> Callable[[], None]:
     """An epoch of `smoothout train`, without evaluation."""
     run = prepare(
         Settings().replace(
             dataset="imagefolder",
             data_dir=folder,
             input_size=32,
-            model="cifar10_shallow",
-            batch_size=BATCH,
             ghost_batch_size=GHOST,
-            strength=strength,
             lr=0.01,
             epochs=1000,
+            **settings,
         )
     )
 
     def epoch() -> None:
         seen = loop.Seen()
         run.model.train()
-        for update, (samples, ghosts) in enumerate(loop._updates(run, 0)):
-            loop._update(run, seen, update, samples, ghosts)
+        with passes.normalised(run.network, run.settings.batches):
+            for update, (samples, pieces) in enumerate(loop._updates(run, 0)):
+                loop._update(run, seen, update, samples, pieces)
         seen.risk()
 
     return epoch
@@ -107,7 +106,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         write(Path(place))
         for name, strength in (("without noise", 0.0), ("with noise", 0.02)):
-            works = {"plain": plain(), "ours": ours(Path(place), strength)}
+            mine = ours(Path(place), model="cifar10_shallow", batch_size=BATCH, strength=strength)
+            works = {"plain": plain(), "ours": mine}
             [(_, ratio)] = interleaved(works, "ours", PAIRS)
             found[name] = ratio.record()
             print(f"plain loop / ours {name}: {ratio}, {SAMPLES / ratio.seconds:.0f} samples a second", flush=True)
