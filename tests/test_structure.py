@@ -29,10 +29,41 @@ def test_public_names():
         smoothout.Smoothout  # noqa: B018
 
 
-def test_help_does_not_wait_for_torch():
-    script = "import sys; from smoothout.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "usage: smoothout COMMAND" in done.stdout
+# What the extras bring and a run imports only when told to; numba brings scipy.
+UNUSED = ["matplotlib", "mlflow", "mnist1d", "optuna", "pandas", "pytorch_optimizer", "sklearn", "tensorboard", "timm"]
+UNUSED += ["torchvision", "wandb"]
+
+
+def loaded(names, *words):
+    """Those of the packages that a process has imported once a command is done."""
+    script = f"""
+import sys
+from smoothout.cli.main import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as done:
+    status = done.code
+assert not status
+print("loaded:", *(name for name in {names} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    *printed, last = done.stdout.splitlines()
+    return "\n".join(printed), last.split()[1:]
+
+
+@pytest.mark.parametrize("words", [("--help",), ("train", "--help")], ids=" ".join)
+def test_help_does_not_wait_for_torch(words):
+    printed, found = loaded(["torch", "numpy", "numba", "accelerate", "scipy", *UNUSED], *words)
+    assert "usage: smoothout" in printed
+    assert found == []
+
+
+def test_a_run_imports_only_what_it_uses(tmp_path):
+    user = Path(__file__).parent / "train" / "user_code.py"
+    words = f"train --dataset {user}:blobs --model {user}:net --epochs 1 --device cpu --strength 0.01".split()
+    printed, found = loaded(["torch", *UNUSED], *words, "--results-dir", str(tmp_path))
+    assert "written: " in printed
+    assert found == ["torch"]
 
 
 def test_the_library_needs_torch_alone():

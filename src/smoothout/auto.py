@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from smoothout import _checks
+
+if TYPE_CHECKING:  # the settings of a run need the first class alone, and a command's --help does not wait for torch
+    from torch import Tensor
 
 Measure = Literal["gap", "ratio"]
 _FAST = 10.0  # times the speed, at first
@@ -68,12 +68,14 @@ class Controller:
         self._sums: dict[bool, Tensor | float] = {True: 0.0, False: 0.0}
         self._counts = {True: 0, False: 0}
 
-    def observe(self, loss: Tensor | float, *, clean: bool) -> None:
+    def observe(self, loss: "Tensor | float", *, clean: bool) -> None:
         """Take in the mean loss of one ghost batch; nothing waits for the device.
 
         Raises:
             ValueError: If it is more than one number.
         """
+        import torch
+
         loss = torch.as_tensor(loss)
         if loss.numel() != 1:
             raise ValueError(
@@ -113,8 +115,10 @@ class Controller:
 
     def _means(self) -> list[float]:
         """Of the clean and the noisy losses, fetched from the device at once; sums that were loaded are floats."""
+        import torch
+
         means = [self._sums[clean] / self._counts[clean] for clean in (True, False)]
-        tensors = [mean for mean in means if isinstance(mean, Tensor)]
+        tensors = [mean for mean in means if isinstance(mean, torch.Tensor)]
         return torch.stack(tensors).tolist() if len(tensors) == len(means) else [float(mean) for mean in means]
 
     def _changed(self, strength: float, clean: float, noisy: float) -> float:

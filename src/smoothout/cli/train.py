@@ -7,20 +7,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smoothout.cli.arguments import parse
 from smoothout.results.runs import EpochMetrics, Risk, RunResult
-from smoothout.train.checkpoint import refuse_unnamed
 from smoothout.train.config import Settings
-from smoothout.train.loop import train
-from smoothout.train.plan import Plan
-from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder
 from smoothout.train.trackers import Tracker
 from smoothout.train.user_code import named_again
+
+if TYPE_CHECKING:
+    from smoothout.train.plan import Plan
 
 DESCRIPTION = "Train a network with ghost batches and weight noise, and evaluate it after every epoch."
 
@@ -58,6 +58,10 @@ class Arguments(Settings):
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "train", DESCRIPTION)
+    # Not before, since they take seconds: --help and mistakes in the options are answered at once.
+    from smoothout.train.loop import train
+    from smoothout.train.run import prepare
+
     output = chosen.output
     if output.resume and output.overwrite:
         raise ValueError("--resume and --overwrite contradict each other; give one of them.")
@@ -90,6 +94,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _resumed(arguments: Sequence[str], folder: RunFolder) -> Settings:
     """The stored settings; options given again must agree with them, and code must be named again."""
+    from smoothout.train.checkpoint import refuse_unnamed
+
     stored = folder.settings
     # What a stored config must not decide alone stands there as nothing, unless an option names it.
     again = named_again(stored)
@@ -110,7 +116,7 @@ def _resumed(arguments: Sequence[str], folder: RunFolder) -> Settings:
 class Show:
     """Shows a run: bars and a live line on a terminal, plain lines in a pipe; and writes log.txt."""
 
-    def __init__(self, folder: RunFolder, plan: Plan, print_freq: int) -> None:
+    def __init__(self, folder: RunFolder, plan: "Plan", print_freq: int) -> None:
         self._folder, self._plan, self._print_freq = folder, plan, print_freq
         self._update = 0
         self._best_holdout = 0.0

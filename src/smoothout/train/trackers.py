@@ -3,11 +3,12 @@
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any, Literal
 
 from smoothout.train.config import Settings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -23,7 +24,7 @@ def check(names: Sequence[Tracker]) -> None:
             raise ValueError(f"track names {name}, which is not installed. pip install {name}, or leave it out.")
 
 
-def start(accelerator: Accelerator, settings: Settings, run_name: str) -> None:
+def start(accelerator: "Accelerator", settings: Settings, run_name: str) -> None:
     """Open the trackers that the accelerator was made with, and tell them the settings.
 
     Raises:
@@ -44,6 +45,6 @@ def start(accelerator: Accelerator, settings: Settings, run_name: str) -> None:
         ) from error
 
 
-def log(accelerator: Accelerator, row: Mapping[str, Any], epoch: int) -> None:
+def log(accelerator: "Accelerator", row: Mapping[str, Any], epoch: int) -> None:
     """Tell the trackers the numbers of an epoch; what was not evaluated is left out."""
     accelerator.log({name: value for name, value in row.items() if math.isfinite(value)}, step=epoch)
