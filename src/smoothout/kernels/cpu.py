@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from smoothout.noise.draws import NORMAL_PER_BLOCK, UNIFORM_DENOMINATOR, UNIFORM_PER_BLOCK
 from smoothout.noise.elementary import COS, HALF_STEP, LN2, LOG, QUARTER, SIN, SQRT_HALF
@@ -66,9 +66,10 @@ _INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
-    """Of a worker with units up to so long: lanes of a sum, words of whole blocks, normal draws, weights."""
+    """Of a worker with units up to so long: lanes of a sum, words of whole blocks, their draws, weights."""
     per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
-    return 8 * LANES + (8 if normal else 4) * _WORDS * (-(-longest // per_block) + 1) + 8 * -(-longest // 2)
+    blocks = -(-longest // per_block) + 1
+    return 8 * LANES + 4 * (_WORDS + per_block) * blocks + 8 * -(-longest // 2)
 
 
 @intrinsic
@@ -196,52 +197,46 @@ def _box_muller(words: Any, z: Any) -> None:
         z[2 * pair + 1] = radius * one
 
 
-def _number(drawn: Any) -> Any:
-    """A draw as the float32 z: kept as an integer of 16 bits if uniform, as it is if normal."""
-    raise NotImplementedError(drawn)  # numba takes the overload
-
-
-@overload(_number, strict=False)  # or the annotations count as a difference
-def _overload_number(drawn: Any) -> Any:
-    if drawn == types.int16:
-        return lambda drawn: np.float32(2 * np.int32(drawn) + 1) * _STEP
-    return lambda drawn: drawn
+@njit
+def _uniform(halves: Any, z: Any) -> None:
+    """Uniform draws of halves of words; see :func:`smoothout.noise.draws.uniform_integers`."""
+    for i in range(len(halves)):
+        z[i] = np.float32(2 * np.int32(halves[i]) + 1) * _STEP
 
 
 @njit
-def _add(w: Any, drawn: Any, factor: Any) -> None:
-    """Add the draws times a factor."""
-    for i in range(len(w)):
-        w[i] += _number(drawn[i]) * factor
+def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
+    """Add the draws from a start to an end times a factor."""
+    for i in range(start, end):
+        w[i] += z[i] * factor
 
 
 @njit
-def _add_by_weight(w: Any, drawn: Any, amplitude: Any) -> None:
-    """The same, with a factor in proportion to each weight."""
+def _add_by_weight(w: Any, z: Any, amplitude: Any) -> None:
+    """With a factor in proportion to each weight."""
     for i in range(len(w)):
         value = w[i]
-        w[i] = value + _number(drawn[i]) * (np.abs(value) * amplitude)
+        w[i] = value + z[i] * (np.abs(value) * amplitude)
 
 
 @njit(error_model="numpy")
-def _add_by_element(w: Any, drawn: Any, amplitude: Any) -> None:
-    """The same, for filters of one element."""
+def _add_by_element(w: Any, z: Any, amplitude: Any) -> None:
+    """For filters of one element."""
     for i in range(len(w)):
-        z = _number(drawn[i])
-        value = w[i]
-        factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(z)) + NORM_FLOOR))
-        w[i] = value + z * factor
+        value, drawn = w[i], z[i]
+        factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(drawn)) + NORM_FLOOR))
+        w[i] = value + drawn * factor
 
 
 @njit
-def _squares_of_integers(halves: Any) -> Any:
+def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
     """The sum of (2 h + 1)^2 = 4 h^2 + 4 h + 1, whose squares fit in 32 bits."""
     squares = total = np.int64(0)
-    for i in range(len(halves)):
+    for i in range(start, start + d):
         h = np.int32(halves[i])
         squares += np.int32(h * h)
         total += h
-    return 4 * squares + 4 * total + len(halves)
+    return 4 * squares + 4 * total + d
 
 
 @njit
@@ -251,17 +246,19 @@ def _fold(lanes: Any, half: Any) -> None:
 
 
 @njit
-def _squares_of_many(w: Any, lanes: Any) -> Any:
+def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
-    d = len(w)
     for lane in range(LANES):
-        lanes[lane] = np.float64(w[lane]) * np.float64(w[lane])
+        value = np.float64(values[start + lane])
+        lanes[lane] = value * value
     whole = d // LANES * LANES
-    for start in range(LANES, whole, LANES):
+    for first in range(start + LANES, start + whole, LANES):
         for lane in range(LANES):
-            lanes[lane] += np.float64(w[start + lane]) * np.float64(w[start + lane])
+            value = np.float64(values[first + lane])
+            lanes[lane] += value * value
     for lane in range(d - whole):
-        lanes[lane] += np.float64(w[whole + lane]) * np.float64(w[whole + lane])
+        value = np.float64(values[start + whole + lane])
+        lanes[lane] += value * value
     # Written out, since loops of known length become vectors.
     _fold(lanes, 128)
     _fold(lanes, 64)
@@ -272,11 +269,12 @@ def _squares_of_many(w: Any, lanes: Any) -> Any:
 
 
 @njit
-def _squares_of_few(w: Any, lanes: Any) -> Any:
+def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """The same of fewer elements, each in a lane of its own."""
-    left = len(w)
+    left = d
     for lane in range(left):
-        lanes[lane] = np.float64(w[lane]) * np.float64(w[lane])
+        value = np.float64(values[start + lane])
+        lanes[lane] = value * value
     while left > 1:
         half = (left + 1) // 2
         for lane in range(left - half):
@@ -286,25 +284,17 @@ def _squares_of_few(w: Any, lanes: Any) -> Any:
 
 
 def _by_filter(squares: Any) -> Any:
-    """The same as :func:`_add`, for filters whose squares are summed by a function."""
-
-    def norm_of_draws(drawn: Any, lanes: Any) -> Any:
-        raise NotImplementedError(drawn, lanes)  # numba takes the overload
-
-    @overload(norm_of_draws, strict=False)
-    def _overload_norm_of_draws(drawn: Any, lanes: Any) -> Any:  # noqa: ARG001
-        if drawn.dtype == types.int16:
-            return lambda drawn, lanes: np.sqrt(np.float64(_squares_of_integers(drawn))) / UNIFORM_DENOMINATOR  # noqa: ARG005
-        return lambda drawn, lanes: np.sqrt(squares(drawn, lanes))
+    """For filters of d elements, whose squares are summed by a function; those of uniform draws as integers."""
 
     @njit(error_model="numpy")
-    def add(w: Any, drawn: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+    def add(w: Any, z: Any, halves: Any, normal: Any, amplitude: Any, d: Any, lanes: Any) -> None:
         for start in range(0, len(w), d):
-            end = start + d
-            z_norm = norm_of_draws(drawn[start:end], lanes)
-            w_norm = np.sqrt(squares(w[start:end], lanes))
-            factor = np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR))
-            _add(w[start:end], drawn[start:end], factor)
+            if normal:
+                z_norm = np.sqrt(squares(z, start, d, lanes))
+            else:
+                z_norm = np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
+            w_norm = np.sqrt(squares(w, start, d, lanes))
+            _add(w, z, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
 
     return add
 
@@ -352,47 +342,48 @@ def _floats(address: Any, first: Any, end: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def _scale_and_add(w: Any, drawn: Any, mode: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+def _scale_and_add(job: Any, w: Any, z: Any, halves: Any, d: Any, lanes: Any) -> None:
     """To weights in row-major order."""
+    mode = job[_MODE]
+    amplitude = carray(_pointer(job[_AMPLITUDE]), (1,), np.float64)[0]
     if mode == _NONE:
-        _add(w, drawn, np.float32(amplitude))
+        _add(w, z, 0, len(w), np.float32(amplitude))
     elif mode == _WEIGHT:
-        _add_by_weight(w, drawn, np.float32(amplitude))
+        _add_by_weight(w, z, np.float32(amplitude))
     elif d == 1:
-        _add_by_element(w, drawn, amplitude)
+        _add_by_element(w, z, amplitude)
     elif d < LANES:
-        _add_by_short_filter(w, drawn, amplitude, d, lanes)
+        _add_by_short_filter(w, z, halves, job[_NORMAL], amplitude, d, lanes)
     else:
-        _add_by_long_filter(w, drawn, amplitude, d, lanes)
+        _add_by_long_filter(w, z, halves, job[_NORMAL], amplitude, d, lanes)
 
 
 @njit
 def _perturb(job: Any, unit: Any, w: Any, scratch: Any) -> None:
     """One unit, which is copied."""
     tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
-    mode, normal = job[_MODE], job[_NORMAL]
-    amplitude = carray(_pointer(job[_AMPLITUDE]), (1,), np.float64)[0]
+    normal = job[_NORMAL]
     per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
     block = first // per_block
-    count = _WORDS * ((end + per_block - 1) // per_block - block)
+    blocks = (end + per_block - 1) // per_block - block
     lanes = carray(_pointer(scratch), (LANES,), np.float64)
-    words = carray(_pointer(scratch + 8 * LANES), (count,), np.uint32)
+    scratch += 8 * LANES
+    words = carray(_pointer(scratch), (_WORDS * blocks,), np.uint32)
     ordinal = _numbers(job[_ORDINALS] + _WORD * tensor, 1)[0]
     _draw(words, block, ordinal, normal, np.uint32(job[_KEY0]), np.uint32(job[_KEY1]))
-    skipped = first - per_block * block
-    after = scratch + 8 * LANES + 4 * count
+    scratch += 4 * _WORDS * blocks
+    z = _floats(scratch, 0, per_block * blocks)  # not in place of the words, where no vectors would be made
+    halves = words.view(np.int16)
     if normal:
-        # Memory of its own: in place of the words no vectors would be made.
-        z = _floats(after, 0, count)
         _box_muller(words, z)
-        after += 4 * count
-    in_order = w if positions == 0 else _floats(after, 0, end - first)
+    else:
+        _uniform(halves, z)
+    scratch += 4 * per_block * blocks
+    in_order = w if positions == 0 else _floats(scratch, 0, end - first)
     if positions != 0:
         _row_major(in_order, w, d, positions)
-    if normal:
-        _scale_and_add(in_order, z[skipped:], mode, amplitude, d, lanes)
-    else:
-        _scale_and_add(in_order, words.view(np.int16)[skipped:], mode, amplitude, d, lanes)
+    skipped = first - per_block * block
+    _scale_and_add(job, in_order, z[skipped:], halves[skipped:], d, lanes)
     if positions != 0:
         _row_major(w, in_order, d, d // positions)  # and back
 
