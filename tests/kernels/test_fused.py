@@ -315,7 +315,7 @@ def test_a_cache_that_cannot_be_read_or_written(monkeypatch):
         return original(signature)
 
     monkeypatch.setattr(cpu, "cfunc", damaged)
-    assert cpu.compiled().address
+    assert cpu.compiled("none", False).address
     assert asked == [{"cache": True}, {}]
 
 
@@ -323,9 +323,9 @@ def test_the_cache_s_name_tells_constants_apart(monkeypatch):
     from smoothout.kernels import cpu
 
     monkeypatch.setattr(cpu, "cfunc", lambda *_, **__: lambda function: function.__qualname__)
-    name = cpu.compiled()
+    name = cpu.compiled("none", False)
     monkeypatch.setattr(cpu, "ROUNDS", 10)
-    assert cpu.compiled() != name
+    assert cpu.compiled("none", False) != name
 
 
 @pytest.mark.parametrize("replace", [lambda p: p.data.clone(), lambda p: p.data.t(), lambda p: p.data.double()])
@@ -364,22 +364,26 @@ def test_a_forked_process(threads):
 
 
 def test_without_numba_the_reference_is_used_which_is_said_once(monkeypatch, caplog):
-    def missing():
+    def missing(*_):
         raise ImportError("No module named 'numba'")
 
     monkeypatch.setattr(choose._log, "disabled", False)  # as other packages' configuration leaves it
     monkeypatch.setattr(on_cpu, "kernel", missing)
-    monkeypatch.setattr(choose, "numba_works", choose.numba_works.__wrapped__)
+    choose.numba_works.cache_clear()
+    choose._say.cache_clear()
     with caplog.at_level(logging.WARNING, "smoothout"):
         smoother = SmoothOut(nn.Linear(3, 2), 0.5)
     assert smoother._fused == []
     assert "noise is drawn by plain torch, which is slower, since numba cannot be used" in caplog.text
     assert "No module named 'numba'" in caplog.text
+    SmoothOut(nn.Linear(3, 2), 0.5, scale="filter")
+    assert caplog.text.count("numba cannot be used") == 1
+    choose.numba_works.cache_clear()
 
 
 def test_a_job_longer_than_its_scratch_gets_more():
     kernel = FusedOnCPU(weights_of([(1, 100_000)]), "filter", "uniform")
-    assert kernel._kernel.scratch_bytes(100_000, False) >= 8 * 256 + 2 * 100_000
+    assert kernel._kernel.scratch_bytes(100_000) >= 8 * 256 + 6 * 100_000
     kernel.perturb(NoiseKey(0, 0), 0.1)
-    assert kernel._scratch.nbytes >= 2 * 100_000
+    assert kernel._scratch.nbytes >= 6 * 100_000
     assert np.all(kernel._taken == 1)

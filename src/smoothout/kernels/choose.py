@@ -18,7 +18,7 @@ def fuse(weights: Sequence[Weight], scale: Scale, distribution: Distribution) ->
         return [], list(weights)
     made: list[Fused] = []
     here = [weight for weight in weights if on_cpu.fits(weight, scale)]
-    if here and numba_works():
+    if here and numba_works(scale, distribution):
         made.append(on_cpu.FusedOnCPU(here, scale, distribution))
     kinds = {weight.ordinal: on_gpu.kind(weight, scale) for weight in weights}
     for kind in dict.fromkeys(kinds.values()):
@@ -30,11 +30,16 @@ def fuse(weights: Sequence[Weight], scale: Scale, distribution: Distribution) ->
 
 
 @functools.cache
-def numba_works() -> bool:
+def numba_works(scale: Scale, distribution: Distribution) -> bool:
     """Whether the worker can be compiled here; says once in the log why not."""
     try:
-        on_cpu.kernel()
+        on_cpu.kernel(scale, distribution)
     except Exception as error:  # whatever a missing or odd installation of numba raises
-        _log.warning("noise is drawn by plain torch, which is slower, since numba cannot be used: %r", error)
+        _say(repr(error))
         return False
     return True
+
+
+@functools.cache
+def _say(why: str) -> None:
+    _log.warning("noise is drawn by plain torch, which is slower, since numba cannot be used: %s", why)

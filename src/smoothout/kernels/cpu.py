@@ -8,15 +8,18 @@ rounded one by one, squares of uniform draws are summed as integers, other squar
 here may be compiled with fastmath.
 """
 
+import functools
 import zlib
+from types import FunctionType
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.core import cgutils
+from numba import cfunc, types
 from numba.extending import intrinsic
 
+from smoothout._types import Scale
 from smoothout.noise.draws import NORMAL_PER_BLOCK, UNIFORM_DENOMINATOR, UNIFORM_PER_BLOCK
 from smoothout.noise.elementary import COS, HALF_STEP, LN2, LOG, QUARTER, SIN, SQRT_HALF
 from smoothout.noise.philox import MULTIPLIERS, ROUNDS, WEYL
@@ -35,26 +38,25 @@ FIELDS = (
     "key0",
     "key1",
     "amplitude",  # address of a float64
-    "mode",
-    "normal",  # 1 for normal draws, 0 for uniform ones
+    "restoring",  # 1 to copy the weights back, 0 to copy and perturb them
     "scratch",  # address
     "scratch_bytes",  # of a worker
     "streamed",  # 1 if copies go past the cache, in which the weights would not all stay
     "taken",  # address of a byte, set when the last unit is done
 )
-#: What a worker does; the first three also copy the weights, the last one copies them back.
-MODES = ("none", "weight", "filter", "restore")
-_NONE, _WEIGHT, _FILTER, _RESTORE = range(4)
 (
-    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _KEY0, _KEY1, _AMPLITUDE, _MODE,
-    _NORMAL, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
+    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _KEY0, _KEY1, _AMPLITUDE,
+    _RESTORING, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
 ) = range(len(FIELDS))  # fmt: skip
+
+#: Neither Python nor C calls the parts of a worker.
+njit = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _M0, _M1 = map(np.uint64, MULTIPLIERS)
 _W0, _W1 = map(np.uint32, WEYL)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 _STEP = np.float32(1 / UNIFORM_DENOMINATOR)
-_WORDS, _WORD, _COLUMNS = 4, 8, 5  # 32-bit words of a block of draws, bytes of a field, columns of the table
+_WORDS_PER_BLOCK, _WORD, _COLUMNS = 4, 8, 5  # 32-bit words of a block of draws, bytes of a field, columns of the table
 _VECTOR, _LINE = 16, 64  # float32 of a vector that is streamed, and its bytes
 _LOG, _SIN, _COS = (tuple(map(np.float32, series)) for series in (LOG, SIN, COS))
 _LN2, _SQRT_HALF, _HALF_STEP = map(np.float32, (LN2, SQRT_HALF, HALF_STEP))
@@ -69,17 +71,25 @@ def scratch_bytes(longest: int, normal: bool) -> int:
     """Of a worker with units up to so long: lanes of a sum, words of whole blocks, their draws, weights."""
     per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
     blocks = -(-longest // per_block) + 1
-    return 8 * LANES + 4 * (_WORDS + per_block) * blocks + 8 * -(-longest // 2)
+    return 8 * LANES + 4 * (_WORDS_PER_BLOCK + per_block) * blocks + 8 * -(-longest // 2)
 
 
-@intrinsic
-def _pointer(_context: Any, _address: Any) -> Any:
-    """An address as a pointer, of which carray makes an array."""
+def _pointer_to(element: Any) -> Any:
+    """A function that makes an address a pointer, which can be indexed; arrays would take longer to compile."""
 
-    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+    @intrinsic
+    def pointer(_context: Any, _address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.voidptr(types.int64), generate
+        return types.CPointer(element)(types.int64), generate
+
+    return pointer
+
+
+_floats, _doubles = _pointer_to(types.float32), _pointer_to(types.float64)
+_words, _halves = _pointer_to(types.uint32), _pointer_to(types.int16)
+_numbers, _bytes = _pointer_to(types.int64), _pointer_to(types.uint8)
 
 
 @intrinsic
@@ -127,13 +137,13 @@ def _stream_line(_context: Any, _to: Any, _from: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
-@njit
-def _draw(words: Any, first: Any, ordinal: Any, distribution: Any, k0: Any, k1: Any) -> None:
+@njit()
+def _draw(words: Any, blocks: Any, first: Any, ordinal: Any, tag: Any, k0: Any, k1: Any) -> None:
     """Philox of consecutive blocks, with words masked as in :func:`smoothout.noise.philox.philox4x32`."""
-    for block in range(len(words) // _WORDS):
+    for block in range(blocks):
         index = np.uint64(first + block)
         c0, c1 = index & _LOW, index >> _SHIFT
-        c2, c3 = np.uint64(ordinal), np.uint64(distribution)
+        c2, c3 = np.uint64(ordinal), np.uint64(tag)
         a0, a1 = k0, k1
         for _ in range(ROUNDS):
             product0, product1 = (c0 & _LOW) * _M0, (c2 & _LOW) * _M1
@@ -141,31 +151,31 @@ def _draw(words: Any, first: Any, ordinal: Any, distribution: Any, k0: Any, k1: 
             c2 = (product0 >> _SHIFT) ^ c3 ^ np.uint64(a1)
             c1, c3 = product1, product0
             a0, a1 = np.uint32(a0 + _W0), np.uint32(a1 + _W1)
-        at = _WORDS * block
+        at = _WORDS_PER_BLOCK * block
         words[at], words[at + 1] = np.uint32(c0), np.uint32(c1)
         words[at + 2], words[at + 3] = np.uint32(c2), np.uint32(c3)
 
 
 # Horner's rule is written out: over a loop the compiler makes no vectors.
-@njit
+@njit()
 def _log_series(x: Any) -> Any:
     c = _LOG
     return (((c[4] * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
-@njit
+@njit()
 def _sine_series(x: Any) -> Any:
     c = _SIN
     return (((c[4] * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
-@njit
+@njit()
 def _cosine_series(x: Any) -> Any:
     c = _COS
     return ((((c[5] * x + c[4]) * x + c[3]) * x + c[2]) * x + c[1]) * x + c[0]
 
 
-@njit(error_model="numpy")
+@njit()
 def _log(x: Any) -> Any:
     """:func:`smoothout.noise.elementary.log`; the exponent is read from the number's bits."""
     bits = _bits(x)
@@ -178,10 +188,10 @@ def _log(x: Any) -> Any:
     return exponent * _LN2 + _TWO * s * _log_series(s * s)
 
 
-@njit(error_model="numpy")
-def _box_muller(words: Any, z: Any) -> None:
+@njit()
+def _box_muller(words: Any, z: Any, count: Any) -> None:
     """Normal draws of pairs of words; see :func:`smoothout.noise.draws.normal`."""
-    for pair in range(len(words) // 2):
+    for pair in range(count // 2):
         a, b = words[2 * pair], words[2 * pair + 1]
         radius = np.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
         quarter = np.uint32(np.uint32(b + _EIGHTH) >> _QUARTER)
@@ -197,38 +207,38 @@ def _box_muller(words: Any, z: Any) -> None:
         z[2 * pair + 1] = radius * one
 
 
-@njit
-def _uniform(halves: Any, z: Any) -> None:
+@njit()
+def _uniform(halves: Any, z: Any, count: Any) -> None:
     """Uniform draws of halves of words; see :func:`smoothout.noise.draws.uniform_integers`."""
-    for i in range(len(halves)):
+    for i in range(count):
         z[i] = np.float32(2 * np.int32(halves[i]) + 1) * _STEP
 
 
-@njit
+@njit()
 def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
     """Add the draws from a start to an end times a factor."""
     for i in range(start, end):
         w[i] += z[i] * factor
 
 
-@njit
-def _add_by_weight(w: Any, z: Any, amplitude: Any) -> None:
+@njit()
+def _add_by_weight(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     """With a factor in proportion to each weight."""
-    for i in range(len(w)):
+    for i in range(count):
         value = w[i]
         w[i] = value + z[i] * (np.abs(value) * amplitude)
 
 
-@njit(error_model="numpy")
-def _add_by_element(w: Any, z: Any, amplitude: Any) -> None:
+@njit()
+def _add_by_element(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     """For filters of one element."""
-    for i in range(len(w)):
+    for i in range(count):
         value, drawn = w[i], z[i]
         factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(drawn)) + NORM_FLOOR))
         w[i] = value + drawn * factor
 
 
-@njit
+@njit()
 def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
     """The sum of (2 h + 1)^2 = 4 h^2 + 4 h + 1, whose squares fit in 32 bits."""
     squares = total = np.int64(0)
@@ -239,13 +249,13 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
     return 4 * squares + 4 * total + d
 
 
-@njit
+@njit()
 def _fold(lanes: Any, half: Any) -> None:
     for lane in range(half):
         lanes[lane] += lanes[half + lane]
 
 
-@njit
+@njit()
 def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
     for lane in range(LANES):
@@ -268,7 +278,7 @@ def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 
 
-@njit
+@njit()
 def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """The same of fewer elements, each in a lane of its own."""
     left = d
@@ -283,144 +293,148 @@ def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     return lanes[0]
 
 
-def _by_filter(squares: Any) -> Any:
+def _by_filters(normal: bool, squares: Any) -> Any:
     """For filters of d elements, whose squares are summed by a function; those of uniform draws as integers."""
 
-    @njit(error_model="numpy")
-    def add(w: Any, z: Any, halves: Any, normal: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-        for start in range(0, len(w), d):
-            if normal:
-                z_norm = np.sqrt(squares(z, start, d, lanes))
-            else:
-                z_norm = np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
+    @njit()
+    def norm_of_draws(z: Any, halves: Any, start: Any, d: Any, lanes: Any) -> Any:
+        if normal:
+            return np.sqrt(squares(z, start, d, lanes))
+        return np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
+
+    @njit()
+    def add(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+        for start in range(0, count, d):
+            z_norm = norm_of_draws(z, halves, start, d, lanes)
             w_norm = np.sqrt(squares(w, start, d, lanes))
             _add(w, z, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
 
     return add
 
 
-#: Apart, since of both together the compiler makes slower code.
-_add_by_short_filter, _add_by_long_filter = _by_filter(_squares_of_few), _by_filter(_squares_of_many)
+def _scale_and_add(scale: Scale, normal: bool) -> Any:
+    """Of weights in row-major order."""
+    if scale == "none":
+        return njit(lambda w, z, _halves, count, amplitude, _d, _lanes: _add(w, z, 0, count, np.float32(amplitude)))
+    if scale == "weight":
+        return njit(
+            lambda w, z, _halves, count, amplitude, _d, _lanes: _add_by_weight(w, z, count, np.float32(amplitude))
+        )
+    # Apart, since of both together the compiler makes slower code.
+    add_short, add_long = _by_filters(normal, _squares_of_few), _by_filters(normal, _squares_of_many)
+
+    @njit()
+    def by_filter(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+        if d == 1:
+            _add_by_element(w, z, count, amplitude)
+        elif d < LANES:
+            add_short(w, z, halves, count, amplitude, d, lanes)
+        else:
+            add_long(w, z, halves, count, amplitude, d, lanes)
+
+    return by_filter
 
 
-@njit
-def _copy(to: Any, source: Any) -> None:
-    for i in range(len(source)):
+@njit()
+def _copy(to: Any, source: Any, count: Any) -> None:
+    for i in range(count):
         to[i] = source[i]
 
 
-@njit
+@njit()
 def _stream(to: Any, source: Any, count: Any) -> None:
     """Copy float32 values between addresses, past the cache."""
     head = min(count, (_LINE - to % _LINE) % _LINE // 4)
-    _copy(_floats(to, 0, head), _floats(source, 0, head))
+    _copy(_floats(to), _floats(source), head)
     lines = (count - head) // _VECTOR
     for line in range(lines):
         _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
     rest = head + _VECTOR * lines
-    _copy(_floats(to, rest, count), _floats(source, rest, count))
+    _copy(_floats(to + 4 * rest), _floats(source + 4 * rest), count - rest)
 
 
-@njit
-def _row_major(to: Any, w: Any, d: Any, positions: Any) -> None:
+@njit()
+def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
     """Filters of channels_last memory, element (position, channel), as (channel, position)."""
     channels = d // positions
-    for start in range(0, len(w), d):
+    for start in range(0, count, d):
         for channel in range(channels):
             for position in range(positions):
                 to[start + channel * positions + position] = w[start + position * channels + channel]
 
 
-@njit
-def _numbers(address: Any, count: Any) -> Any:
-    return carray(_pointer(address), (count,), np.int64)
+def _perturb_by(scale: Scale, normal: bool) -> Any:
+    """A function that adds noise to a unit, which is copied."""
+    per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
+    scale_and_add = _scale_and_add(scale, normal)
+
+    @njit()
+    def perturb(job: Any, unit: Any, weights: Any, scratch: Any) -> None:
+        tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
+        count = end - first
+        block = first // per_block
+        blocks = (end + per_block - 1) // per_block - block
+        skipped = first - per_block * block
+        # Memory of its own for each: in place of others no vectors would be made.
+        words = scratch + 8 * LANES
+        z = words + 4 * _WORDS_PER_BLOCK * blocks
+        room = z + 4 * per_block * blocks
+        ordinal = _numbers(job[_ORDINALS])[tensor]
+        _draw(_words(words), blocks, block, ordinal, tag, np.uint32(job[_KEY0]), np.uint32(job[_KEY1]))
+        if normal:
+            _box_muller(_words(words), _floats(z), per_block * blocks)
+        else:
+            _uniform(_halves(words), _floats(z), per_block * blocks)
+        if positions != 0:
+            _row_major(_floats(room), _floats(weights), count, d, positions)
+        in_order = _floats(room if positions != 0 else weights)
+        drawn, halves = _floats(z + 4 * skipped), _halves(words + 2 * skipped)
+        amplitude = _doubles(job[_AMPLITUDE])[0]
+        scale_and_add(in_order, drawn, halves, count, amplitude, d, _doubles(scratch))
+        if positions != 0:
+            _row_major(_floats(weights), in_order, count, d, d // positions)  # and back
+
+    return perturb
 
 
-@njit
-def _floats(address: Any, first: Any, end: Any) -> Any:
-    return carray(_pointer(address + 4 * first), (end - first,), np.float32)
-
-
-@njit(error_model="numpy")
-def _scale_and_add(job: Any, w: Any, z: Any, halves: Any, d: Any, lanes: Any) -> None:
-    """To weights in row-major order."""
-    mode = job[_MODE]
-    amplitude = carray(_pointer(job[_AMPLITUDE]), (1,), np.float64)[0]
-    if mode == _NONE:
-        _add(w, z, 0, len(w), np.float32(amplitude))
-    elif mode == _WEIGHT:
-        _add_by_weight(w, z, np.float32(amplitude))
-    elif d == 1:
-        _add_by_element(w, z, amplitude)
-    elif d < LANES:
-        _add_by_short_filter(w, z, halves, job[_NORMAL], amplitude, d, lanes)
-    else:
-        _add_by_long_filter(w, z, halves, job[_NORMAL], amplitude, d, lanes)
-
-
-@njit
-def _perturb(job: Any, unit: Any, w: Any, scratch: Any) -> None:
-    """One unit, which is copied."""
-    tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
-    normal = job[_NORMAL]
-    per_block = NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK
-    block = first // per_block
-    blocks = (end + per_block - 1) // per_block - block
-    lanes = carray(_pointer(scratch), (LANES,), np.float64)
-    scratch += 8 * LANES
-    words = carray(_pointer(scratch), (_WORDS * blocks,), np.uint32)
-    ordinal = _numbers(job[_ORDINALS] + _WORD * tensor, 1)[0]
-    _draw(words, block, ordinal, normal, np.uint32(job[_KEY0]), np.uint32(job[_KEY1]))
-    scratch += 4 * _WORDS * blocks
-    z = _floats(scratch, 0, per_block * blocks)  # not in place of the words, where no vectors would be made
-    halves = words.view(np.int16)
-    if normal:
-        _box_muller(words, z)
-    else:
-        _uniform(halves, z)
-    scratch += 4 * per_block * blocks
-    in_order = w if positions == 0 else _floats(scratch, 0, end - first)
-    if positions != 0:
-        _row_major(in_order, w, d, positions)
-    skipped = first - per_block * block
-    _scale_and_add(job, in_order, z[skipped:], halves[skipped:], d, lanes)
-    if positions != 0:
-        _row_major(w, in_order, d, d // positions)  # and back
+_perturb: Any = None  # :func:`compiled` puts that of a scale and a distribution in its place
 
 
 def _work(address: int) -> None:
     """Take units and do them, until none is left; any number of threads may be at it."""
-    job = _numbers(address, len(FIELDS))
+    job = _numbers(address)
     scratch = job[_SCRATCH] + _take(address + _WORD * _NEXT_WORKER) * job[_SCRATCH_BYTES]
     while True:
         u = _take(address + _WORD * _NEXT_UNIT)
         if u >= job[_UNITS]:
             return
-        unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u, _COLUMNS)
-        tensor, first, end = unit[0], unit[1], unit[2]
-        weights = _numbers(job[_WEIGHTS] + _WORD * tensor, 1)[0]
-        copies = _numbers(job[_COPIES] + _WORD * tensor, 1)[0]
-        w, copy = _floats(weights, first, end), _floats(copies, first, end)
-        if job[_MODE] == _RESTORE:
-            _copy(w, copy)
+        unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u)
+        tensor, first, count = unit[0], unit[1], unit[2] - unit[1]
+        weights = _numbers(job[_WEIGHTS])[tensor] + 4 * first
+        copies = _numbers(job[_COPIES])[tensor] + 4 * first
+        if job[_RESTORING]:
+            _copy(_floats(weights), _floats(copies), count)
         else:
             if job[_STREAMED]:
-                _stream(copies + 4 * first, weights + 4 * first, end - first)
+                _stream(copies, weights, count)
             else:
-                _copy(copy, w)
-            _perturb(job, unit, w, scratch)
+                _copy(_floats(copies), _floats(weights), count)
+            _perturb(job, unit, weights, scratch)
         # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:
-            carray(_pointer(job[_TAKEN]), (1,), np.uint8)[0] = 1
+            _bytes(job[_TAKEN])[0] = 1
 
 
-def compiled() -> Any:
-    """The worker, compiled or from numba's cache; where that cannot be read or written, compiled for this process."""
+def compiled(scale: Scale, normal: bool) -> Any:
+    """A worker, compiled or from numba's cache; where that cannot be read or written, compiled for this process."""
     # The cache looks at this file alone, and the code holds constants of others: let their values be part of its name.
     constants = (ROUNDS, MULTIPLIERS, WEYL, LANES, NORM_FLOOR, UNIFORM_DENOMINATOR, LOG, SIN, COS, HALF_STEP)
-    _work.__qualname__ = f"{_work.__name__}_{zlib.crc32(repr(constants).encode()):08x}"
+    name = f"work_{scale}_{'normal' if normal else 'uniform'}_{zlib.crc32(repr(constants).encode()):08x}"
+    # A function of its own for each kind, so that only what it needs is compiled.
+    work = FunctionType(_work.__code__, globals() | {"_perturb": _perturb_by(scale, normal)}, name)
+    work.__qualname__ = name
     signature = types.void(types.int64)
     try:
-        return cfunc(signature, cache=True)(_work)
+        return cfunc(signature, cache=True)(work)
     except Exception:  # of a full disk, a damaged file, or no folder to write to
-        return cfunc(signature)(_work)
+        return cfunc(signature)(work)

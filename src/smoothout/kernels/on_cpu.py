@@ -41,8 +41,7 @@ class FusedOnCPU(Fused):
         self._amplitude = np.zeros(1)
         self._taken = np.zeros(1, dtype=np.uint8)
         self._scratch = np.empty(0, dtype=np.float64)
-        self._kernel = kernel()
-        normal = distribution == "normal"
+        self._kernel = kernel(scale, distribution)
         longest = int((self._table[:, 2] - self._table[:, 1]).max(initial=0))
         fixed = {
             "units": len(self._table),
@@ -51,8 +50,7 @@ class FusedOnCPU(Fused):
             "copies": _address(self._copied_to),
             "ordinals": _address(self._ordinals),
             "amplitude": _address(self._amplitude),
-            "normal": int(normal),
-            "scratch_bytes": self._kernel.scratch_bytes(longest, normal),
+            "scratch_bytes": self._kernel.scratch_bytes(longest),
             "streamed": int(4 * self._elements > STREAMED),
             "taken": _address(self._taken),
         }
@@ -67,7 +65,7 @@ class FusedOnCPU(Fused):
         """See the base class."""
         key0, key1 = key.words()
         self._amplitude[0] = amplitude
-        self._run(self._scale, key0=key0, key1=key1)
+        self._run(False, key0=key0, key1=key1)
         self._held = True
 
     def forget(self) -> None:
@@ -80,7 +78,7 @@ class FusedOnCPU(Fused):
         if not self._taken[0]:
             return
         if not (self.shifted() if same else self.moved()):
-            self._run("restore")
+            self._run(True)
         else:  # other memory took the weights' place inside the block
             copy_all(self._parameters, self._copies)
         self._taken[0] = 0
@@ -88,19 +86,19 @@ class FusedOnCPU(Fused):
     def _locate(self) -> None:
         self._addresses[:] = [p.data_ptr() for p in self._parameters]
 
-    def _run(self, mode: str, **key: int) -> None:
+    def _run(self, restoring: bool, **key: int) -> None:
         import numpy as np
 
         threads = max(1, min(threads_of(self._elements), len(self._table)))
         job, at = self._job, self._at
-        needed = 0 if mode == "restore" else threads * int(job[at["scratch_bytes"]])
+        needed = 0 if restoring else threads * int(job[at["scratch_bytes"]])
         if self._scratch.nbytes < needed:
             self._scratch = np.empty(-(-needed // 8), dtype=np.float64)
         for name in ("next_unit", "finished", "next_worker"):
             job[at[name]] = 0
         for name, word in key.items():
             job[at[name]] = word
-        job[at["mode"]], job[at["scratch"]] = self._kernel.modes.index(mode), _address(self._scratch)
+        job[at["restoring"]], job[at["scratch"]] = int(restoring), _address(self._scratch)
         self._kernel.run(_address(job), threads)
         self._written()
 
@@ -141,13 +139,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class _Kernel:
-    """The compiled worker, and torch's OpenMP threads to run it on."""
+    """A compiled worker, and torch's OpenMP threads to run it on."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: Scale, distribution: Distribution) -> None:
         from smoothout.kernels import cpu
 
-        self.fields, self.modes, self.scratch_bytes = cpu.FIELDS, cpu.MODES, cpu.scratch_bytes
-        self._compiled = cpu.compiled()  # keeps the code alive
+        normal = distribution == "normal"
+        self.fields = cpu.FIELDS
+        self.scratch_bytes = functools.partial(cpu.scratch_bytes, normal=normal)
+        self._compiled = cpu.compiled(scale, normal)  # keeps the code alive
         self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
         self._parallel = _openmp()
 
@@ -176,9 +176,9 @@ def _openmp() -> Any:
 
 
 @functools.cache
-def kernel() -> _Kernel:
+def kernel(scale: Scale, distribution: Distribution) -> _Kernel:
     """The one of this process."""
-    return _Kernel()
+    return _Kernel(scale, distribution)
 
 
 def _address(array: "np.ndarray[Any, Any]") -> int:
