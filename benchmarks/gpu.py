@@ -9,6 +9,7 @@ the weights, and how a block grows with weights and tensors. Writes benchmarks/r
 
 import contextlib
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torchvision
 from growth import measure as grown
 from overhead import ARMS, copying
-from steps import Enter, Network, Training, Transformer, environment, interleaved, naive, sam
+from steps import Enter, Network, Training, Transformer, environment, interleaved, naive, sam, seconds
 from torch import nn
 
 from smoothout.train import models
@@ -100,7 +101,8 @@ class Captured(Training):
 def measured(network: Network, works: dict[str, Callable[[], None]], title: str) -> dict[str, Any]:
     """Ratios to the plain step."""
     found = {}
-    for name, ratio in interleaved({name: waited(work) for name, work in works.items()}, "plain", network.pairs):
+    timed = {name: waited(work) for name, work in works.items()}
+    for name, ratio in interleaved(timed, "plain", network.rounds).items():
         found[name] = ratio.record()
         print(f"{title:<24} {name:<14} {ratio} times plain SGD, {1000 * ratio.seconds:.2f} ms", flush=True)
     return found
@@ -110,8 +112,8 @@ def bandwidth() -> float:
     """Bytes a second of a large copy, read and written."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     to = torch.empty_like(source)
-    _, ratio = next(interleaved({"a": waited(lambda: to.copy_(source)), "b": waited(lambda: to.copy_(source))}, "b", 9))
-    return 2 * source.numel() / ratio.seconds
+    times = [seconds(waited(lambda: to.copy_(source))) for _ in range(9)]
+    return 2 * source.numel() / statistics.median(times)
 
 
 def growth() -> dict[str, Any]:

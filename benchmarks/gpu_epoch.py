@@ -66,7 +66,7 @@ def main() -> None:
             mine = ours(
                 Path(place), model="resnet", model_config=str(CONFIG), batch_size=BATCH, strength=0.02, **options
             )
-            [(_, ratio)] = interleaved({"plain": usual, "ours": mine}, "ours", PAIRS)
+            ratio = interleaved({"plain": usual, "ours": mine}, "ours", PAIRS)["plain"]
             found[name] = ratio.record()
             print(f"naive loop / smoothout train {name}: {ratio}, {ratio.seconds:.2f} s an epoch", flush=True)
             RESULTS.write_text(json.dumps({"environment": environment(), "naive / ours": found}, indent=1) + "\n")

@@ -74,7 +74,7 @@ def main() -> None:
     torch.manual_seed(0)
     dataset, shares = images(), {}
     for name, pairs in PAIRS.items():
-        [(_, ratio)] = interleaved(works(NETWORKS[name], dataset), "step", pairs)
+        [ratio] = interleaved(works(NETWORKS[name], dataset), "step", pairs).values()
         shares[name] = ratio.record()
         milliseconds = 1000 * ratio.median * ratio.seconds
         print(f"loader / step of {name}: {ratio}, about {milliseconds:.1f} ms of {1000 * ratio.seconds:.0f} ms")

@@ -3,7 +3,7 @@
     python benchmarks/overhead.py [NETWORK ...]
 
 A step is everything from zero_grad to optimizer.step (SGD with momentum) over all ghost batches. Prints medians of the
-ratios of neighbouring steps, and writes benchmarks/results/overhead.json. "two copies" is a step that copies the
+ratios of steps of a round, and writes benchmarks/results/overhead.json. "two copies" is a step that copies the
 weights at each block, and copies them back.
 """
 
@@ -54,7 +54,7 @@ def measure(network: Network) -> dict[str, Any]:
     works: dict[str, Callable[[], None]] = {name: noisy(training, make) for name, make in ARMS.items()}
     works |= {"two copies": copying(training), "plain": lambda: training.step(contextlib.nullcontext)}
     found: dict[str, Any] = {"weights": sum(parameter.numel() for parameter in training.model.parameters())}
-    for name, ratio in interleaved(works, "plain", network.pairs):
+    for name, ratio in interleaved(works, "plain", network.rounds).items():
         found[name] = ratio.record()
         print(f"{network.name:<16} {name:<14} {ratio} times plain SGD", flush=True)
     return found

@@ -5,8 +5,8 @@
 Medians over fresh processes, one of each kind after the other in every round. Their byte code and files are warm, as
 they are from the second start on. What an import adds to torch's is the difference of two processes ("above torch");
 for SmoothOut it is also timed inside one ("after torch"). So is the first noise: from before the first smoother is made
-to after its block is left ("first block"), and to after a block of every scale and distribution ("every block"); once
-with an empty cache of numba's, once with the cache that this left. Writes benchmarks/results/startup.json.
+to after its block is left ("first block"), once with an empty cache of numba's, once with the cache that this left.
+Writes benchmarks/results/startup.json.
 """
 
 import json
@@ -23,7 +23,7 @@ from typing import Any
 from steps import environment
 
 RESULTS = Path(__file__).parent / "results" / "startup.json"
-ROUNDS = 7
+ROUNDS = 3
 SMOOTHOUT = [sys.executable, str(Path(sys.executable).with_name("smoothout"))]
 PYTHON = [sys.executable, "-c"]
 PROCESSES = {
@@ -43,17 +43,14 @@ FIRST_NOISE = """
 import json, time, torch
 from smoothout import SmoothOut
 model = torch.nn.Sequential(torch.nn.Linear(784, 512), torch.nn.ReLU(), torch.nn.Linear(512, 10))
-after = []
 began = time.perf_counter()
-for distribution in ("uniform", "normal"):
-    for scale in ("none", "weight", "filter"):
-        with SmoothOut(model, 0.01, scale=scale, distribution=distribution).perturbed():
-            pass
-        after.append(time.perf_counter() - began)
-from smoothout.kernels import fused
-assert fused.available()
-print(json.dumps({"first block": after[0], "every block": after[-1]}))
+with SmoothOut(model, 0.01, scale="SCALE").perturbed():
+    pass
+print(time.perf_counter() - began)
+from smoothout.kernels import choose
+assert choose.numba_works("SCALE", "uniform")
 """
+FIRST = {"SmoothOut": "none", "AdaSmoothOut": "filter"}
 
 
 def run(words: list[str], environ: dict[str, str]) -> tuple[float, str]:
@@ -69,8 +66,10 @@ def one_round(environ: dict[str, str]) -> dict[str, float]:
     found["SmoothOut after torch"] = float(run([*PYTHON, IMPORT_AFTER_TORCH], environ)[1])
     with tempfile.TemporaryDirectory() as cache:
         for state in ("empty", "filled"):
-            _, printed = run([*PYTHON, FIRST_NOISE], {**environ, "NUMBA_CACHE_DIR": cache})
-            found |= {f"{name}, {state} cache": seconds for name, seconds in json.loads(printed).items()}
+            for name, scale in FIRST.items():
+                words = [*PYTHON, FIRST_NOISE.replace("SCALE", scale)]
+                _, printed = run(words, {**environ, "NUMBA_CACHE_DIR": cache})
+                found[f"first block of {name}, {state} cache"] = float(printed)
     for name in ("smoothout", "SmoothOut"):
         found[f"{name} above torch"] = found[f"import torch, {name}"] - found["import torch"]
     return found

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +31,7 @@ class Network:
         input_shape: Of a sample.
         ghost: Samples of a ghost batch.
         ghosts: Ghost batches of a step.
-        pairs: Of steps that are measured.
+        rounds: Of steps that are measured.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Network:
     input_shape: tuple[int, ...]
     ghost: int
     ghosts: int
-    pairs: int
+    rounds: int
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and classes drawn at random."""
@@ -72,11 +73,11 @@ def _model(name: str, shape: tuple[int, ...], **config: Any) -> Callable[[], nn.
 NETWORKS = {
     network.name: network
     for network in (
-        Network("F1", _model("mnist_f1", (784,)), (784,), 128, 16, 25),
-        Network("cifar10_shallow", _model("cifar10_shallow", (3, 32, 32)), (3, 32, 32), 128, 4, 9),
-        Network("resnet-44", _model("resnet", (3, 32, 32), depth=44), (3, 32, 32), 128, 2, 7),
+        Network("F1", _model("mnist_f1", (784,)), (784,), 128, 16, 61),
+        Network("cifar10_shallow", _model("cifar10_shallow", (3, 32, 32)), (3, 32, 32), 128, 2, 25),
+        Network("resnet-44", _model("resnet", (3, 32, 32), depth=44), (3, 32, 32), 128, 2, 9),
         Network("alexnet", _model("alexnet", (3, 224, 224)), (3, 224, 224), 32, 2, 5),
-        Network("transformer", Transformer, (64, 256), 32, 4, 7),
+        Network("transformer", Transformer, (64, 256), 32, 2, 9),
     )
 }
 
@@ -121,16 +122,17 @@ def seconds(work: Callable[[], None]) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of the times of neighbouring steps.
+    """Of the times of two steps of each round.
 
     Attributes:
-        median, lowest, highest: Of the ratios.
+        median: Of the ratios.
+        low, high: Ends of an interval that holds the median of such ratios with 95 %: order statistics, binomial.
         seconds: Median of the step that is divided by.
     """
 
     median: float
-    lowest: float
-    highest: float
+    low: float
+    high: float
     seconds: float
 
     def record(self) -> dict[str, float]:
@@ -138,20 +140,28 @@ class Ratio:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.lowest:.3f} to {self.highest:.3f})"
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def interleaved(works: dict[str, Callable[[], None]], over: str, pairs: int) -> Iterator[tuple[str, Ratio]]:
-    """Ratios of every work to the one ``over``, a pair of them after the other; two of each first, unmeasured."""
-    for work in works.values():
-        work()
-        work()
-    for name, work in works.items():
-        if name == over:
-            continue
-        times = [(seconds(work), seconds(works[over])) for _ in range(pairs)]
-        found = sorted(a / b for a, b in times)
-        yield name, Ratio(statistics.median(found), found[0], found[-1], statistics.median(b for _, b in times))
+def interleaved(works: dict[str, Callable[[], None]], over: str, rounds: int) -> dict[str, Ratio]:
+    """Ratios of every work to the one ``over``; a round does each once, beginning with another one each time.
+
+    Two rounds before are not measured.
+    """
+    names, times = list(works), {name: [0.0] * rounds for name in works}
+    for index in range(-2, rounds):
+        for place in range(len(names)):
+            name = names[(place + index) % len(names)]
+            took = seconds(works[name])
+            if index >= 0:
+                times[name][index] = took
+    return {name: _ratio(times[name], times[over]) for name in names if name != over}
+
+
+def _ratio(above: list[float], below: list[float]) -> Ratio:
+    found = sorted(a / b for a, b in zip(above, below, strict=True))
+    end = max(1, int(binom.ppf(0.025, len(found), 0.5)))  # the interval goes from the end-th to the end-th from above
+    return Ratio(statistics.median(found), found[end - 1], found[-end], statistics.median(below))
 
 
 def naive(model: nn.Module) -> Enter:
