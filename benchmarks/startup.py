@@ -48,7 +48,7 @@ with SmoothOut(model, 0.01, scale="SCALE").perturbed():
     pass
 print(time.perf_counter() - began)
 from smoothout.kernels import choose
-assert choose.numba_works("SCALE", "uniform")
+assert choose.numba_works("SCALE", "uniform", False)
 """
 FIRST = {"SmoothOut": "none", "AdaSmoothOut": "filter"}
 

@@ -25,7 +25,7 @@ def backend(request, monkeypatch):
     if request.param == "plain torch":
         monkeypatch.setattr(choose, "numba_works", lambda *_: False)
     else:
-        assert choose.numba_works("none", "uniform")
+        assert choose.numba_works("none", "uniform", False)
     return request.param
 
 

@@ -315,7 +315,7 @@ def test_a_cache_that_cannot_be_read_or_written(monkeypatch):
         return original(signature)
 
     monkeypatch.setattr(cpu, "cfunc", damaged)
-    assert cpu.compiled("none", False).address
+    assert cpu.compiled("none", False, False).address
     assert asked == [{"cache": True}, {}]
 
 
@@ -323,9 +323,9 @@ def test_the_cache_s_name_tells_constants_apart(monkeypatch):
     from smoothout.kernels import cpu
 
     monkeypatch.setattr(cpu, "cfunc", lambda *_, **__: lambda function: function.__qualname__)
-    name = cpu.compiled("none", False)
+    name = cpu.compiled("none", False, False)
     monkeypatch.setattr(cpu, "ROUNDS", 10)
-    assert cpu.compiled("none", False) != name
+    assert cpu.compiled("none", False, False) != name
 
 
 @pytest.mark.parametrize("replace", [lambda p: p.data.clone(), lambda p: p.data.t(), lambda p: p.data.double()])

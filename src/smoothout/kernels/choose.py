@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from smoothout._types import Distribution, Scale
 from smoothout.kernels import on_cpu, on_gpu
-from smoothout.kernels.fused import Fused, apart
+from smoothout.kernels.fused import Fused, apart, positions
 from smoothout.weights import Weight
 
 _log = logging.getLogger("smoothout")
@@ -18,7 +18,7 @@ def fuse(weights: Sequence[Weight], scale: Scale, distribution: Distribution) ->
         return [], list(weights)
     made: list[Fused] = []
     here = [weight for weight in weights if on_cpu.fits(weight, scale)]
-    if here and numba_works(scale, distribution):
+    if here and numba_works(scale, distribution, any(positions(weight.parameter) for weight in here)):
         made.append(on_cpu.FusedOnCPU(here, scale, distribution))
     kinds = {weight.ordinal: on_gpu.kind(weight, scale) for weight in weights}
     for kind in dict.fromkeys(kinds.values()):
@@ -30,10 +30,10 @@ def fuse(weights: Sequence[Weight], scale: Scale, distribution: Distribution) ->
 
 
 @functools.cache
-def numba_works(scale: Scale, distribution: Distribution) -> bool:
+def numba_works(scale: Scale, distribution: Distribution, channels_last: bool) -> bool:
     """Whether the worker can be compiled here; says once in the log why not."""
     try:
-        on_cpu.kernel(scale, distribution)
+        on_cpu.kernel(scale, distribution, channels_last)
     except Exception as error:  # whatever a missing or odd installation of numba raises
         _say(repr(error))
         return False

@@ -250,12 +250,6 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
 
 
 @njit()
-def _fold(lanes: Any, half: Any) -> None:
-    for lane in range(half):
-        lanes[lane] += lanes[half + lane]
-
-
-@njit()
 def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
     for lane in range(LANES):
@@ -269,12 +263,11 @@ def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     for lane in range(d - whole):
         value = np.float64(values[start + whole + lane])
         lanes[lane] += value * value
-    # Written out, since loops of known length become vectors.
-    _fold(lanes, 128)
-    _fold(lanes, 64)
-    _fold(lanes, 32)
-    _fold(lanes, 16)
-    _fold(lanes, 8)
+    half = LANES // 2
+    while half >= 8:
+        for lane in range(half):
+            lanes[lane] += lanes[half + lane]
+        half //= 2
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 
 
@@ -363,7 +356,7 @@ def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
                 to[start + channel * positions + position] = w[start + position * channels + channel]
 
 
-def _perturb_by(scale: Scale, normal: bool) -> Any:
+def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
     """A function that adds noise to a unit, which is copied."""
     per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
     scale_and_add = _scale_and_add(scale, normal)
@@ -385,13 +378,14 @@ def _perturb_by(scale: Scale, normal: bool) -> Any:
             _box_muller(_words(words), _floats(z), per_block * blocks)
         else:
             _uniform(_halves(words), _floats(z), per_block * blocks)
-        if positions != 0:
-            _row_major(_floats(room), _floats(weights), count, d, positions)
-        in_order = _floats(room if positions != 0 else weights)
+        in_order = _floats(weights)
+        if channels_last and positions != 0:
+            in_order = _floats(room)
+            _row_major(in_order, _floats(weights), count, d, positions)
         drawn, halves = _floats(z + 4 * skipped), _halves(words + 2 * skipped)
         amplitude = _doubles(job[_AMPLITUDE])[0]
         scale_and_add(in_order, drawn, halves, count, amplitude, d, _doubles(scratch))
-        if positions != 0:
+        if channels_last and positions != 0:
             _row_major(_floats(weights), in_order, count, d, d // positions)  # and back
 
     return perturb
@@ -425,13 +419,19 @@ def _work(address: int) -> None:
             _bytes(job[_TAKEN])[0] = 1
 
 
-def compiled(scale: Scale, normal: bool) -> Any:
-    """A worker, compiled or from numba's cache; where that cannot be read or written, compiled for this process."""
+def compiled(scale: Scale, normal: bool, channels_last: bool) -> Any:
+    """A worker, compiled or from numba's cache; where that cannot be read or written, compiled for this process.
+
+    Args:
+        scale, normal: Of the noise.
+        channels_last: Whether it also takes weights in channels_last memory.
+    """
     # The cache looks at this file alone, and the code holds constants of others: let their values be part of its name.
     constants = (ROUNDS, MULTIPLIERS, WEYL, LANES, NORM_FLOOR, UNIFORM_DENOMINATOR, LOG, SIN, COS, HALF_STEP)
-    name = f"work_{scale}_{'normal' if normal else 'uniform'}_{zlib.crc32(repr(constants).encode()):08x}"
+    kind = (scale, "normal" if normal else "uniform", "channels_last" if channels_last else "row_major")
+    name = "_".join(("work", *kind, f"{zlib.crc32(repr(constants).encode()):08x}"))
     # A function of its own for each kind, so that only what it needs is compiled.
-    work = FunctionType(_work.__code__, globals() | {"_perturb": _perturb_by(scale, normal)}, name)
+    work = FunctionType(_work.__code__, globals() | {"_perturb": _perturb_by(scale, normal, channels_last)}, name)
     work.__qualname__ = name
     signature = types.void(types.int64)
     try:

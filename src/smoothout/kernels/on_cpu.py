@@ -41,7 +41,7 @@ class FusedOnCPU(Fused):
         self._amplitude = np.zeros(1)
         self._taken = np.zeros(1, dtype=np.uint8)
         self._scratch = np.empty(0, dtype=np.float64)
-        self._kernel = kernel(scale, distribution)
+        self._kernel = kernel(scale, distribution, any(map(positions, self._parameters)))
         longest = int((self._table[:, 2] - self._table[:, 1]).max(initial=0))
         fixed = {
             "units": len(self._table),
@@ -141,13 +141,13 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 class _Kernel:
     """A compiled worker, and torch's OpenMP threads to run it on."""
 
-    def __init__(self, scale: Scale, distribution: Distribution) -> None:
+    def __init__(self, scale: Scale, distribution: Distribution, channels_last: bool) -> None:
         from smoothout.kernels import cpu
 
         normal = distribution == "normal"
         self.fields = cpu.FIELDS
         self.scratch_bytes = functools.partial(cpu.scratch_bytes, normal=normal)
-        self._compiled = cpu.compiled(scale, normal)  # keeps the code alive
+        self._compiled = cpu.compiled(scale, normal, channels_last)  # keeps the code alive
         self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
         self._parallel = _openmp()
 
@@ -176,9 +176,9 @@ def _openmp() -> Any:
 
 
 @functools.cache
-def kernel(scale: Scale, distribution: Distribution) -> _Kernel:
+def kernel(scale: Scale, distribution: Distribution, channels_last: bool) -> _Kernel:
     """The one of this process."""
-    return _Kernel(scale, distribution)
+    return _Kernel(scale, distribution, channels_last)
 
 
 def _address(array: "np.ndarray[Any, Any]") -> int:
