@@ -119,6 +119,26 @@ def table() -> tuple[list[str], str]:
     return lines, "goals: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
 
 
+def rows_of_gpu() -> list[str]:
+    """Lines of the page: what was measured on a GPU, goals or not."""
+    found, epochs = read("gpu"), read("gpu_epoch").get("naive / ours", {})
+    measured = {name: row for name, row in found.items() if "SmoothOut" in row}
+    arms = list(dict.fromkeys(arm for row in measured.values() for arm in row))
+    if not measured:
+        return ["Not measured."]
+    lines = [f"| times plain SGD | {' | '.join(arms)} |", "|---" * (len(arms) + 1) + "|"]
+    for name, row in measured.items():
+        cells = [f"{row[arm]['median']:.3f}" if arm in row else "" for arm in arms]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", "| epoch of resnet-44, `smoothout train` with | naive loop / ours | seconds |", "|---|---|---|"]
+    lines += [f"| {name or 'no option'} | {row['median']:.2f} | {row['seconds']:.2f} |" for name, row in epochs.items()]
+    lines += ["", "| weights | tensors | block, ms | two bare copies, ms |", "|---|---|---|---|"]
+    for row in [*found["growth"]["weights"], *found["growth"]["tensors"]]:
+        block, copies = (f"{1000 * row[name]:.2f}" for name in ("block, seconds", "two copies, seconds"))
+        lines.append(f"| {row['weights']:,} | {row['tensors']} | {block} | {copies} |")
+    return lines
+
+
 def sentence() -> str:
     """For README."""
     row = read("overhead")["networks"]["F1"]
@@ -138,7 +158,8 @@ def replace_part(page: Path, part: str) -> None:
 def write_pages() -> str:
     """Put the table into docs/performance.md and a sentence into README; returns the summary."""
     lines, summary = table()
-    replace_part(PAGE, "\n".join([*lines, "", f"{summary}.", ""]))
+    part = [*lines, "", f"{summary}.", "", "## On a GPU", "", *rows_of_gpu(), ""]
+    replace_part(PAGE, "\n".join(part))
     replace_part(README, f"{sentence()}\n")
     return summary
 
