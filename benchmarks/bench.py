@@ -53,11 +53,13 @@ def goals(found: dict[str, Any]) -> Iterator[Goal]:
     for network in NETWORKS:
         row = networks.get(network, {})
         for arm, f1 in F1.items():
-            bound = f1 if network == "F1" else OTHERS
-            if network == "alexnet" and row:
-                bound = row["two copies"]["median"] + 0.02
-            value = row[arm]["median"] if row else None
-            yield f"{arm} on {network}: times plain SGD, <= {bound:.3f}", value, AT_MOST(bound)
+            if network == "F1":
+                value = row[arm]["median"] if row else None
+                yield f"{arm} on F1: times plain SGD, <= {f1:.3f}", value, AT_MOST(f1)
+                continue
+            bound = row["two copies"]["by blocks"] + 0.02 if network == "alexnet" and row else OTHERS
+            value = row[arm]["by blocks"] if row else None
+            yield f"{arm} on {network}: times plain SGD, by the blocks, <= {bound:.3f}", value, AT_MOST(bound)
     for peer, bound in PEERS.items():
         row = found["peers"].get("times ours", {})
         yield f"ours / {peer} on F1 <= {bound}", 1 / row[peer]["median"] if row else None, AT_MOST(bound)
@@ -119,6 +121,21 @@ def table() -> tuple[list[str], str]:
     return lines, "goals: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
 
 
+def rows_of_cpu() -> list[str]:
+    """Lines of the page: what steps with noise take, as ratios of whole steps and by the blocks alone."""
+    lines = ["| network | weights | | times plain SGD | 95 % | by the blocks |", "|---|---|---|---|---|---|"]
+    for network, row in read("overhead")["networks"].items():
+        for arm in (*F1, "two copies"):
+            found = row[arm]
+            cells = (
+                f"{found['median']:.3f}",
+                f"{found['low']:.3f} to {found['high']:.3f}",
+                f"{found['by blocks']:.3f}",
+            )
+            lines.append(f"| {network} | {row['weights']:,} | {arm} | {' | '.join(cells)} |")
+    return lines
+
+
 def rows_of_gpu() -> list[str]:
     """Lines of the page: what was measured on a GPU, goals or not."""
     found, epochs = read("gpu"), read("gpu_epoch").get("naive / ours", {})
@@ -158,7 +175,7 @@ def replace_part(page: Path, part: str) -> None:
 def write_pages() -> str:
     """Put the table into docs/performance.md and a sentence into README; returns the summary."""
     lines, summary = table()
-    part = [*lines, "", f"{summary}.", "", "## On a GPU", "", *rows_of_gpu(), ""]
+    part = [*lines, "", f"{summary}.", "", "## On a CPU", "", *rows_of_cpu(), "", "## On a GPU", "", *rows_of_gpu(), ""]
     replace_part(PAGE, "\n".join(part))
     replace_part(README, f"{sentence()}\n")
     return summary

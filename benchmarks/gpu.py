@@ -45,7 +45,7 @@ def arms(training: Training) -> dict[str, Callable[[], None]]:
     for name, make in ARMS.items():
         smoother = make(training.model)
         works[name] = lambda smoother=smoother: training.step(smoother.perturbed, smoother.step)
-    works["two copies"] = copying(training)
+    works["two copies"] = copying(training).step
     works["plain"] = lambda: training.step(contextlib.nullcontext)
     return works
 

@@ -3,18 +3,20 @@
     python benchmarks/overhead.py [NETWORK ...]
 
 A step is everything from zero_grad to optimizer.step (SGD with momentum) over all ghost batches. Prints medians of the
-ratios of steps of a round, and writes benchmarks/results/overhead.json. "two copies" is a step that copies the
-weights at each block, and copies them back.
+ratios of steps of a round, and what the blocks' ways in and out take of a step, timed inside it: where that is a small
+share, other work on the machine moves the ratio by more. Writes benchmarks/results/overhead.json. "two copies" is a
+step that copies the weights at each block, and copies them back.
 """
 
 import contextlib
 import json
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from steps import NETWORKS, Network, Training, environment, interleaved
+from steps import NETWORKS, Enter, Network, Training, environment, interleaved, seconds
 from torch import nn
 
 from smoothout import AdaSmoothOut, SmoothOut
@@ -29,14 +31,42 @@ ARMS: dict[str, Callable[[nn.Module], SmoothOut]] = {
 }
 
 
-def noisy(training: Training, make: Callable[[nn.Module], SmoothOut]) -> Callable[[], None]:
-    """A step with noise."""
+class Arm:
+    """A step with blocks, whose ways in and out are timed.
+
+    Args:
+        training: Whose model they perturb.
+        enter: Makes a block.
+        after: Follows a step.
+    """
+
+    def __init__(self, training: Training, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
+        self._training, self._enter, self._after = training, enter, after
+        self._inside = 0.0
+        self.shares: list[float] = []
+
+    def step(self) -> None:
+        """Make one, and note how much of it went to the blocks, over the rest."""
+        self._inside = 0.0
+        whole = seconds(lambda: self._training.step(self._block, self._after))
+        self.shares.append(self._inside / (whole - self._inside))
+
+    @contextlib.contextmanager
+    def _block(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            self._inside += seconds(lambda: stack.enter_context(self._enter()))
+            yield
+            self._inside += seconds(stack.close)
+
+
+def noisy(training: Training, make: Callable[[nn.Module], SmoothOut]) -> Arm:
+    """Steps with noise."""
     smoother = make(training.model)
-    return lambda: training.step(smoother.perturbed, smoother.step)
+    return Arm(training, smoother.perturbed, smoother.step)
 
 
-def copying(training: Training) -> Callable[[], None]:
-    """A step that copies the weights that get noise, and copies them back."""
+def copying(training: Training) -> Arm:
+    """Steps that copy the weights that get noise, and copy them back."""
     snapshot, parameters = Snapshot(), SmoothOut(training.model, 0.02)._parameters
 
     @contextlib.contextmanager
@@ -45,18 +75,20 @@ def copying(training: Training) -> Callable[[], None]:
         yield
         snapshot.restore()
 
-    return lambda: training.step(block)
+    return Arm(training, block)
 
 
 def measure(network: Network) -> dict[str, Any]:
     """Every arm against plain SGD, on one model."""
     training = Training(network)
-    works: dict[str, Callable[[], None]] = {name: noisy(training, make) for name, make in ARMS.items()}
-    works |= {"two copies": copying(training), "plain": lambda: training.step(contextlib.nullcontext)}
+    arms = {name: noisy(training, make) for name, make in ARMS.items()} | {"two copies": copying(training)}
+    works: dict[str, Callable[[], None]] = {name: arm.step for name, arm in arms.items()}
+    works["plain"] = lambda: training.step(contextlib.nullcontext)
     found: dict[str, Any] = {"weights": sum(parameter.numel() for parameter in training.model.parameters())}
     for name, ratio in interleaved(works, "plain", network.rounds).items():
-        found[name] = ratio.record()
-        print(f"{network.name:<16} {name:<14} {ratio} times plain SGD", flush=True)
+        blocks = 1 + statistics.median(arms[name].shares[2:])
+        found[name] = ratio.record() | {"by blocks": blocks}
+        print(f"{network.name:<16} {name:<14} {ratio} times plain SGD, by the blocks {blocks:.3f}", flush=True)
     return found
 
 
