@@ -41,7 +41,7 @@ FIELDS = (
     "restoring",  # 1 to copy the weights back, 0 to copy and perturb them
     "scratch",  # address
     "scratch_bytes",  # of a worker
-    "streamed",  # 1 if copies go past the cache, in which the weights would not all stay
+    "streamed",  # 1 if copies go past the cache, 2 if weights that come back do, too
     "taken",  # address of a byte, set when the last unit is done
 )
 (
@@ -336,7 +336,7 @@ def _copy(to: Any, source: Any, count: Any) -> None:
 
 @njit()
 def _stream(to: Any, source: Any, count: Any) -> None:
-    """Copy float32 values between addresses, past the cache."""
+    """The same, past the cache."""
     head = min(count, (_LINE - to % _LINE) % _LINE // 4)
     _copy(_floats(to), _floats(source), head)
     lines = (count - head) // _VECTOR
@@ -344,6 +344,15 @@ def _stream(to: Any, source: Any, count: Any) -> None:
         _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
     rest = head + _VECTOR * lines
     _copy(_floats(to + 4 * rest), _floats(source + 4 * rest), count - rest)
+
+
+@njit()
+def _move(to: Any, source: Any, count: Any, streamed: Any) -> None:
+    """Copy float32 values between addresses."""
+    if streamed:
+        _stream(to, source, count)
+    else:
+        _copy(_floats(to), _floats(source), count)
 
 
 @njit()
@@ -407,12 +416,9 @@ def _work(address: int) -> None:
         weights = _numbers(job[_WEIGHTS])[tensor] + 4 * first
         copies = _numbers(job[_COPIES])[tensor] + 4 * first
         if job[_RESTORING]:
-            _copy(_floats(weights), _floats(copies), count)
+            _move(weights, copies, count, job[_STREAMED] > 1)
         else:
-            if job[_STREAMED]:
-                _stream(copies, weights, count)
-            else:
-                _copy(_floats(copies), _floats(weights), count)
+            _move(copies, weights, count, job[_STREAMED] > 0)
             _perturb(job, unit, weights, scratch)
         # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:

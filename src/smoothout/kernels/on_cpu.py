@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 #: Elements of a unit of work: its weights, copy and draws (40 KB) stay in a core's cache.
 UNIT = 4096
-#: Bytes of weights above which their copy goes past the cache, so that the weights stay in it.
-STREAMED = 2 << 20
+#: Bytes of weights above which their copy goes past the cache, so that the weights stay in it; and above which they go
+#: past it, too, when they come back, since few of them would stay.
+STREAMED, BOTH_STREAMED = 2 << 20, 64 << 20
 #: Elements below which other threads are not woken, as torch does for its own operations.
 GRAIN = 32768
 
@@ -51,7 +52,7 @@ class FusedOnCPU(Fused):
             "ordinals": _address(self._ordinals),
             "amplitude": _address(self._amplitude),
             "scratch_bytes": self._kernel.scratch_bytes(longest),
-            "streamed": int(4 * self._elements > STREAMED),
+            "streamed": sum(4 * self._elements > bound for bound in (STREAMED, BOTH_STREAMED)),
             "taken": _address(self._taken),
         }
         self._job = np.array([fixed.get(name, 0) for name in self._kernel.fields], dtype=np.int64)
