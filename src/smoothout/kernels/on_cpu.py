@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from smoothout._types import Distribution, Scale
 from smoothout.kernels.fused import Fused, copy_all, plain, positions
 from smoothout.noise.draws import NoiseKey
 from smoothout.weights import Weight
-
-if TYPE_CHECKING:
-    import numpy as np
 
 #: Elements of a unit of work: its weights, copy and draws (40 KB) stay in a core's cache.
 UNIT = 4096
@@ -31,32 +28,27 @@ class FusedOnCPU(Fused):
     """Weights for each of which :func:`fits` holds."""
 
     def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
-        import numpy as np  # here, since the reference does without
-
         super().__init__(weights, scale)
         self._elements = sum(p.numel() for p in self._parameters)
-        self._table = np.array(units(self._parameters, scale), dtype=np.int64).reshape(-1, 5)
-        self._addresses = np.array([p.data_ptr() for p in self._parameters], dtype=np.int64)
-        self._copied_to = np.array([copy.data_ptr() for copy in self._copies], dtype=np.int64)
-        self._ordinals = np.array([weight.ordinal for weight in weights], dtype=np.int64)
-        self._amplitude = np.zeros(1)
-        self._taken = np.zeros(1, dtype=np.uint8)
-        self._scratch = np.empty(0, dtype=np.float64)
+        table = units(self._parameters, scale)
+        self._table = torch.tensor(table, dtype=torch.int64)
+        self._addresses = torch.tensor(self._places, dtype=torch.int64)
+        self._copied_to = torch.tensor([copy.data_ptr() for copy in self._copies], dtype=torch.int64)
+        self._ordinals = torch.tensor([weight.ordinal for weight in weights], dtype=torch.int64)
+        self._amplitude, self._taken = ctypes.c_double(), ctypes.c_bool()
+        self._scratch = torch.empty(0, dtype=torch.uint8)
         self._kernel = kernel(scale, distribution, any(map(positions, self._parameters)))
-        longest = int((self._table[:, 2] - self._table[:, 1]).max(initial=0))
-        fixed = {
-            "units": len(self._table),
-            "table": _address(self._table),
-            "weights": _address(self._addresses),
-            "copies": _address(self._copied_to),
-            "ordinals": _address(self._ordinals),
-            "amplitude": _address(self._amplitude),
-            "scratch_bytes": self._kernel.scratch_bytes(longest),
-            "streamed": sum(4 * self._elements > bound for bound in (STREAMED, BOTH_STREAMED)),
-            "taken": _address(self._taken),
-        }
-        self._job = np.array([fixed.get(name, 0) for name in self._kernel.fields], dtype=np.int64)
-        self._at = {name: index for index, name in enumerate(self._kernel.fields)}
+        self._job = self._kernel.job(
+            units=len(table),
+            table=self._table.data_ptr(),
+            weights=self._addresses.data_ptr(),
+            copies=self._copied_to.data_ptr(),
+            ordinals=self._ordinals.data_ptr(),
+            amplitude=ctypes.addressof(self._amplitude),
+            scratch_bytes=self._kernel.scratch_bytes(max((end - first for _, first, end, *_ in table), default=0)),
+            streamed=sum(4 * self._elements > bound for bound in (STREAMED, BOTH_STREAMED)),
+            taken=ctypes.addressof(self._taken),
+        )
 
     def fits(self) -> bool:
         """See the base class."""
@@ -64,43 +56,49 @@ class FusedOnCPU(Fused):
 
     def perturb(self, key: NoiseKey, amplitude: float) -> None:
         """See the base class."""
-        key0, key1 = key.words()
-        self._amplitude[0] = amplitude
-        self._run(False, key0=key0, key1=key1)
+        self._job.key0, self._job.key1 = key.words()
+        self._amplitude.value = amplitude
+        threads = self._threads()
+        self._make_room(threads)
+        self._run(threads, restoring=0)
         self._held = True
 
     def forget(self) -> None:
         """See the base class."""
-        self._taken[0] = 0
+        self._taken.value = False
 
     @torch.no_grad()
     def restore(self, same: bool = False) -> None:
         """See the base class."""
-        if not self._taken[0]:
+        if not self._taken.value:
             return
         if not (self.shifted() if same else self.moved()):
-            self._run(True)
+            self._run(self._threads(), restoring=1)
         else:  # other memory took the weights' place inside the block
             copy_all(self._parameters, self._copies)
-        self._taken[0] = 0
+        self._taken.value = False
 
     def _locate(self) -> None:
-        self._addresses[:] = [p.data_ptr() for p in self._parameters]
+        self._addresses.copy_(torch.tensor([p.data_ptr() for p in self._parameters], dtype=torch.int64))
 
-    def _run(self, restoring: bool, **key: int) -> None:
-        import numpy as np
+    def _threads(self) -> int:
+        """As many as torch would use; one in a forked process, whose OpenMP threads are gone."""
+        if self._elements < GRAIN or _forked:
+            return 1
+        return max(1, min(torch.get_num_threads(), len(self._table)))
 
-        threads = max(1, min(threads_of(self._elements), len(self._table)))
-        job, at = self._job, self._at
-        needed = 0 if restoring else threads * int(job[at["scratch_bytes"]])
+    def _make_room(self, threads: int) -> None:
+        needed = threads * self._job.scratch_bytes
         if self._scratch.nbytes < needed:
-            self._scratch = np.empty(-(-needed // 8), dtype=np.float64)
-        for name in ("next_unit", "finished", "next_worker"):
-            job[at[name]] = 0
-        for name, word in key.items():
-            job[at[name]] = word
-        job[at["restoring"]], job[at["scratch"]] = int(restoring), _address(self._scratch)
-        self._kernel.run(_address(job), threads)
+            with torch.inference_mode(False):
+                self._scratch = torch.empty(needed, dtype=torch.uint8)
+            self._job.scratch = self._scratch.data_ptr()
+
+    def _run(self, threads: int, restoring: int) -> None:
+        job = self._job
+        job.next_unit = job.finished = job.next_worker = 0
+        job.restoring = restoring
+        self._kernel.run(ctypes.addressof(job), threads)
         self._written()
 
 
@@ -122,11 +120,6 @@ def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, in
     return found
 
 
-def threads_of(elements: int) -> int:
-    """As many as torch would use; one in a forked process, whose OpenMP threads are gone."""
-    return 1 if elements < GRAIN or _forked else torch.get_num_threads()
-
-
 _forked = False
 
 
@@ -146,7 +139,7 @@ class _Kernel:
         from smoothout.kernels import cpu
 
         normal = distribution == "normal"
-        self.fields = cpu.FIELDS
+        self.job: Any = type("Job", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_int64) for name in cpu.FIELDS]})
         self.scratch_bytes = functools.partial(cpu.scratch_bytes, normal=normal)
         self._compiled = cpu.compiled(scale, normal, channels_last)  # keeps the code alive
         self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
@@ -180,7 +173,3 @@ def _openmp() -> Any:
 def kernel(scale: Scale, distribution: Distribution, channels_last: bool) -> _Kernel:
     """The one of this process."""
     return _Kernel(scale, distribution, channels_last)
-
-
-def _address(array: "np.ndarray[Any, Any]") -> int:
-    return array.ctypes.data
