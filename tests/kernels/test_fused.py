@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -325,6 +327,31 @@ def test_the_cache_s_name_tells_constants_apart(monkeypatch):
     name = cpu.compiled("none", False, False)
     monkeypatch.setattr(cpu, "ROUNDS", 10)
     assert cpu.compiled("none", False, False) != name
+
+
+COMPILED_APART = """
+import sys, torch
+from torch import nn
+from smoothout import SmoothOut
+from smoothout.noise.draws import NoiseKey
+from smoothout.scaling import offsets
+from smoothout.weights import all_weights
+
+for kind in sys.argv[1:]:
+    scale, distribution = kind.split("-")
+    model = nn.Linear(300, 30)
+    before = model.weight.detach().clone()
+    thetas = offsets(all_weights(model), NoiseKey(0, 0), 0.5, scale, distribution)
+    with SmoothOut(model, 0.5, scale=scale, distribution=distribution).perturbed():
+        assert torch.equal(model.weight, before + thetas[0]), kind
+"""
+
+
+def test_kernels_of_the_cache_that_were_compiled_by_different_processes(tmp_path):
+    kinds = ["none-uniform", "none-normal", "filter-uniform", "filter-normal"]
+    for together in (kinds[::2], kinds[1::2], kinds):
+        words = [sys.executable, "-c", COMPILED_APART, *together]
+        subprocess.run(words, env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, check=True)
 
 
 @pytest.mark.parametrize("replace", [lambda p: p.data.clone(), lambda p: p.data.t(), lambda p: p.data.double()])

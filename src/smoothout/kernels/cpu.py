@@ -286,38 +286,50 @@ def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     return lanes[0]
 
 
-def _by_filters(normal: bool, squares: Any) -> Any:
+def _part(*kind: object) -> Any:
+    """njit for a function that is made anew for each kind of worker, under a name of its own.
+
+    What numba's cache holds of one process must not be taken for that of another, whose numbers in names are the same.
+    """
+
+    def compile_(function: Any) -> Any:
+        function.__qualname__ = "_".join(map(str, (function.__name__, *kind)))
+        return njit()(function)
+
+    return compile_
+
+
+def _by_filters(normal: bool, squares: Any, name: str) -> Any:
     """For filters of d elements, whose squares are summed by a function; those of uniform draws as integers."""
 
-    @njit()
+    @_part(name, normal)
     def norm_of_draws(z: Any, halves: Any, start: Any, d: Any, lanes: Any) -> Any:
         if normal:
             return np.sqrt(squares(z, start, d, lanes))
         return np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
 
-    @njit()
-    def add(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+    @_part(name, normal)
+    def add_by_norms(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
         for start in range(0, count, d):
             z_norm = norm_of_draws(z, halves, start, d, lanes)
             w_norm = np.sqrt(squares(w, start, d, lanes))
             _add(w, z, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
 
-    return add
+    return add_by_norms
 
 
 def _scale_and_add(scale: Scale, normal: bool) -> Any:
     """Of weights in row-major order."""
-    if scale == "none":
-        return njit(lambda w, z, _halves, count, amplitude, _d, _lanes: _add(w, z, 0, count, np.float32(amplitude)))
-    if scale == "weight":
-        return njit(
-            lambda w, z, _halves, count, amplitude, _d, _lanes: _add_by_weight(w, z, count, np.float32(amplitude))
-        )
     # Apart, since of both together the compiler makes slower code.
-    add_short, add_long = _by_filters(normal, _squares_of_few), _by_filters(normal, _squares_of_many)
+    add_short, add_long = _by_filters(normal, _squares_of_few, "short"), _by_filters(normal, _squares_of_many, "long")
 
-    @njit()
-    def by_filter(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+    def none(w: Any, z: Any, _halves: Any, count: Any, amplitude: Any, _d: Any, _lanes: Any) -> None:
+        _add(w, z, 0, count, np.float32(amplitude))
+
+    def weight(w: Any, z: Any, _halves: Any, count: Any, amplitude: Any, _d: Any, _lanes: Any) -> None:
+        _add_by_weight(w, z, count, np.float32(amplitude))
+
+    def filter_(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
         if d == 1:
             _add_by_element(w, z, count, amplitude)
         elif d < LANES:
@@ -325,7 +337,7 @@ def _scale_and_add(scale: Scale, normal: bool) -> Any:
         else:
             add_long(w, z, halves, count, amplitude, d, lanes)
 
-    return by_filter
+    return _part("scale", normal)({"none": none, "weight": weight, "filter": filter_}[scale])
 
 
 @njit()
@@ -370,7 +382,7 @@ def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
     per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
     scale_and_add = _scale_and_add(scale, normal)
 
-    @njit()
+    @_part(scale, normal, channels_last)
     def perturb(job: Any, unit: Any, weights: Any, scratch: Any) -> None:
         tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
         count = end - first
