@@ -21,7 +21,7 @@ import torch
 HERE = Path(__file__).parent
 PAGE, README = HERE.parent / "docs" / "performance.md", HERE.parent / "README.md"
 FROM, TO = "<!-- written by benchmarks/bench.py -->\n", "<!-- up to here -->\n"
-NAMES = ("overhead", "peers", "memory", "throughput", "growth", "startup", "loader")
+NAMES = ("overhead", "peers", "memory", "throughput", "growth", "startup", "loader", "blocks")
 GPU = ("gpu", "gpu_epoch")
 Goal = tuple[str, float | None, Callable[[float], bool]]
 AT_MOST: Callable[[float], Callable[[float], bool]] = lambda bound: lambda value: value <= bound  # noqa: E731
@@ -32,7 +32,7 @@ PEERS = {"naive": 0.68, "SAM": 0.55, "IVON": 0.45}
 NAMED = {"SmoothOut": "with noise", "AdaSmoothOut": "by filter", "normal": "with normal noise"}
 STARTUP = {
     "smoothout --help": 0.4,
-    "smoothout above torch": 0.1,
+    "SmoothOut after torch": 0.1,
     "first block of SmoothOut, empty cache": 3.0,
     "first block of AdaSmoothOut, empty cache": 3.0,
     "first block of SmoothOut, filled cache": 1.0,
@@ -136,6 +136,20 @@ def rows_of_cpu() -> list[str]:
     return lines
 
 
+def rows_of_blocks() -> list[str]:
+    """Lines of the page: where a block's time goes."""
+    ways = ("in", "in, kernel", "out", "out, kernel")
+    lines = [
+        "| network | | way in, ms | of it the kernel | way out, ms | of it the kernel |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, arms in read("blocks").get("milliseconds", {}).items():
+        for arm, row in arms.items():
+            cells = (f"{row[way]:.2f}" if way in row else "" for way in ways)
+            lines.append(f"| {network} | {arm} | {' | '.join(cells)} |")
+    return lines
+
+
 def rows_of_gpu() -> list[str]:
     """Lines of the page: what was measured on a GPU, goals or not."""
     found, epochs = read("gpu"), read("gpu_epoch").get("naive / ours", {})
@@ -175,7 +189,10 @@ def replace_part(page: Path, part: str) -> None:
 def write_pages() -> str:
     """Put the table into docs/performance.md and a sentence into README; returns the summary."""
     lines, summary = table()
-    part = [*lines, "", f"{summary}.", "", "## On a CPU", "", *rows_of_cpu(), "", "## On a GPU", "", *rows_of_gpu(), ""]
+    sections = {"On a CPU": rows_of_cpu(), "Inside a block": rows_of_blocks(), "On a GPU": rows_of_gpu()}
+    part = [*lines, "", f"{summary}.", ""]
+    for title, rows in sections.items():
+        part += [f"## {title}", "", *rows, ""]
     replace_part(PAGE, "\n".join(part))
     replace_part(README, f"{sentence()}\n")
     return summary
