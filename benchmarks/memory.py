@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py
 
-An MLP of 50 M weights, a process for each arm. The plain step's process loads the compiled kernel, too, which takes the
+An MLP of 50 M weights, a process for each arm. The plain step's process loads the compiled kernels, too, which take the
 same memory whatever the weights; that is measured apart. Writes benchmarks/results/memory.json.
 """
 
@@ -30,7 +30,7 @@ def build() -> nn.Module:
 
 NETWORK = Network("MLP", build, (WIDTH,), 16, 2, 1)
 ARMS = {
-    "without the kernel": None,
+    "without kernels": None,
     "plain": None,
     "SmoothOut": lambda model: SmoothOut(model, 0.01),
     "AdaSmoothOut": lambda model: AdaSmoothOut(model, 0.1),
@@ -42,8 +42,9 @@ def peak(arm: str) -> None:
     """Print the highest memory of this process in bytes from the first step on."""
     training, make = Training(NETWORK), ARMS[arm]
     smoother = None if make is None else make(training.model)
-    if arm != "without the kernel":
-        assert choose.numba_works("none", "uniform", False)
+    if arm != "without kernels":
+        for scale, distribution in (("none", "uniform"), ("filter", "uniform"), ("none", "normal")):
+            assert choose.numba_works(scale, distribution, False)
     enter = contextlib.nullcontext if smoother is None else smoother.perturbed
     for _ in range(3):
         training.step(enter, (lambda: None) if smoother is None else smoother.step)
@@ -58,10 +59,10 @@ def main() -> None:
         words = [sys.executable, __file__, "--peak", arm]
         peaks[arm] = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     weights = sum(parameter.nbytes for parameter in build().parameters())
-    fixed = peaks["plain"] - peaks["without the kernel"]
+    fixed = peaks["plain"] - peaks["without kernels"]
     above = {arm: (found - peaks["plain"]) / weights for arm, found in peaks.items() if ARMS[arm] is not None}
     print(f"peak above plain, times the weights: { {arm: round(value, 3) for arm, value in above.items()} }")
-    print(f"the kernel itself: {fixed / 1e6:.0f} MB")
+    print(f"the kernels themselves: {fixed / 1e6:.0f} MB")
     record = {"environment": environment(), "weights, bytes": weights, "peaks, bytes": peaks, "above, weights": above}
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 
