@@ -251,7 +251,7 @@ def rows_by_hand(model, directions, columns, seed, draw):
         key, parts = NoiseKey(seed, 0, stream=draw, draw=row), []
         for ordinal, parameter in enumerate(model.parameters()):
             if columns == "normal":
-                parts += normal(key, [ordinal], [parameter.numel()], parameter.device)
+                parts += [z.double() for z in normal(key, [ordinal], [parameter.numel()], parameter.device)]
             else:
                 [k] = uniform_integers(key, [ordinal], [parameter.numel()], parameter.device)
                 parts.append((k.double() / 65536 + 1) / 2)
