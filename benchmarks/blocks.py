@@ -13,12 +13,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from overhead import ARMS
+from overhead import ARMS, copies
 from steps import NETWORKS, Enter, Training, environment, seconds
 
-from smoothout import SmoothOut
 from smoothout.kernels import on_cpu
-from smoothout.weights import Snapshot
 
 RESULTS = Path(__file__).parent / "results" / "blocks.json"
 STEPS = {"F1": 15, "alexnet": 4, "transformer": 5}
@@ -75,16 +73,9 @@ def main() -> None:
                 for _ in range(steps):
                     training.step(clock.blocks(smoother.perturbed), smoother.step)
             rows[name][arm] = clock.milliseconds()
-        clock, snapshot, parameters = Clock(), Snapshot(), SmoothOut(training.model, 0.02)._parameters
-
-        @contextlib.contextmanager
-        def copies() -> Iterator[None]:
-            snapshot.take(parameters)  # noqa: B023
-            yield
-            snapshot.restore()  # noqa: B023
-
+        clock, block = Clock(), copies(training)
         for _ in range(steps):
-            training.step(clock.blocks(copies))
+            training.step(clock.blocks(block))
         rows[name]["two copies"] = clock.milliseconds()
         for arm, row in rows[name].items():
             print(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torchvision
 from growth import measure as grown
-from overhead import ARMS, copying
+from overhead import ARMS, Arm, copies
 from steps import Enter, Network, Training, Transformer, environment, interleaved, naive, sam, seconds
 from torch import nn
 
@@ -45,7 +45,7 @@ def arms(training: Training) -> dict[str, Callable[[], None]]:
     for name, make in ARMS.items():
         smoother = make(training.model)
         works[name] = lambda smoother=smoother: training.step(smoother.perturbed, smoother.step)
-    works["two copies"] = copying(training).step
+    works["two copies"] = Arm(training, copies(training)).step
     works["plain"] = lambda: training.step(contextlib.nullcontext)
     return works
 

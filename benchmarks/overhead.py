@@ -65,8 +65,8 @@ def noisy(training: Training, make: Callable[[nn.Module], SmoothOut]) -> Arm:
     return Arm(training, smoother.perturbed, smoother.step)
 
 
-def copying(training: Training) -> Arm:
-    """Steps that copy the weights that get noise, and copy them back."""
+def copies(training: Training) -> Enter:
+    """Blocks that copy the weights that get noise, and copy them back."""
     snapshot, parameters = Snapshot(), SmoothOut(training.model, 0.02)._parameters
 
     @contextlib.contextmanager
@@ -75,13 +75,15 @@ def copying(training: Training) -> Arm:
         yield
         snapshot.restore()
 
-    return Arm(training, block)
+    return block
 
 
 def measure(network: Network) -> dict[str, Any]:
     """Every arm against plain SGD, on one model."""
     training = Training(network)
-    arms = {name: noisy(training, make) for name, make in ARMS.items()} | {"two copies": copying(training)}
+    arms = {name: noisy(training, make) for name, make in ARMS.items()} | {
+        "two copies": Arm(training, copies(training))
+    }
     works: dict[str, Callable[[], None]] = {name: arm.step for name, arm in arms.items()}
     works["plain"] = lambda: training.step(contextlib.nullcontext)
     found: dict[str, Any] = {"weights": sum(parameter.numel() for parameter in training.model.parameters())}

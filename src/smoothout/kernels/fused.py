@@ -2,7 +2,7 @@
 
 import abc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -95,6 +95,21 @@ def positions(p: Tensor) -> int:
     if layout is None or p.is_contiguous() or not p.is_contiguous(memory_format=layout):
         return 0
     return p[0, 0].numel()
+
+
+def pieces(parameters: Sequence[Tensor], scale: Scale, step: Callable[[int], int]) -> list[tuple[int, ...]]:
+    """Tensor, first element, end, elements of a filter (1 where each is by itself) and positions of each piece.
+
+    ``step`` gives the elements of a piece for filters of so many.
+    """
+    found: list[tuple[int, ...]] = []
+    for tensor, p in enumerate(parameters):
+        places = positions(p)
+        whole = places > 0 or (scale == "filter" and p.dim() > 1)
+        d = p[0].numel() if whole and p.numel() else 1
+        starts = range(0, p.numel(), step(d))
+        found += [(tensor, first, min(first + step(d), p.numel()), d, places) for first in starts]
+    return found
 
 
 def apart(parameters: Sequence[Tensor]) -> bool:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from smoothout._types import Distribution, Scale
-from smoothout.kernels.fused import Fused, copy_all, plain, positions
+from smoothout.kernels.fused import Fused, copy_all, pieces, plain, positions
 from smoothout.noise.draws import NoiseKey
 from smoothout.weights import Weight
 
@@ -30,7 +29,7 @@ class FusedOnCPU(Fused):
     def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
         super().__init__(weights, scale)
         self._elements = sum(p.numel() for p in self._parameters)
-        table = units(self._parameters, scale)
+        table = pieces(self._parameters, scale, lambda d: max(1, UNIT // d) * d)  # no filter is cut
         self._table = torch.tensor(table, dtype=torch.int64)
         self._addresses = torch.tensor(self._places, dtype=torch.int64)
         self._copied_to = torch.tensor([copy.data_ptr() for copy in self._copies], dtype=torch.int64)
@@ -106,18 +105,6 @@ def fits(weight: Weight, scale: Scale) -> bool:
     """Whether the kernel can perturb a weight."""
     p = weight.parameter
     return p.dtype == torch.float32 and p.device.type == "cpu" and plain(weight, scale)
-
-
-def units(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int, int]]:
-    """Pieces of about UNIT elements: tensor, first element, end, elements of a filter (none is cut), positions."""
-    found = []
-    for tensor, p in enumerate(parameters):
-        places = positions(p)
-        whole = places > 0 or (scale == "filter" and p.dim() > 1)
-        d = p[0].numel() if whole and p.numel() else 1
-        step = max(1, UNIT // d) * d
-        found += [(tensor, first, min(first + step, p.numel()), d, places) for first in range(0, p.numel(), step)]
-    return found
 
 
 _forked = False

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothout._types import Distribution, Scale
-from smoothout.kernels.fused import Fused, copy_all, plain, positions
+from smoothout.kernels.fused import Fused, copy_all, pieces, plain, positions
 from smoothout.noise.draws import NoiseKey
 from smoothout.scaling import offsets
 from smoothout.weights import Weight, all_weights
@@ -103,21 +103,16 @@ def kind(weight: Weight, scale: Scale) -> Kind | None:
     return p.device, p.dtype, positions(p) > 0
 
 
-def rows(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, int, int, int, int]]:
+def rows(parameters: Sequence[Tensor], scale: Scale) -> list[tuple[int, ...]]:
     """Of the table but for its addresses and ordinal: tensor, first element, end, elements of a filter, positions."""
     from smoothout.kernels import gpu
 
-    found = []
-    for tensor, p in enumerate(parameters):
-        places = positions(p)
-        whole = places > 0 or (scale == "filter" and p.dim() > 1)
-        d = p[0].numel() if whole and p.numel() else 1
-        step = gpu.PIECE
-        if scale == "filter" and d > 1:
-            step = gpu.TILE // (gpu.SHORT if d <= gpu.SHORT else gpu.LONG) * d
-        starts = range(0, p.numel(), step)
-        found += [(tensor, first, min(first + step, p.numel()), d, max(1, places)) for first in starts]
-    return found
+    def step(d: int) -> int:
+        if scale != "filter" or d == 1:
+            return gpu.PIECE
+        return gpu.TILE // (gpu.SHORT if d <= gpu.SHORT else gpu.LONG) * d
+
+    return [(*piece, max(1, places)) for *piece, places in pieces(parameters, scale, step)]
 
 
 def _element(dtype: torch.dtype) -> Any:
