@@ -13,13 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from steps import environment, interleaved, naive
-from throughput import GHOST, Images, ours, write
-from torch.nn import functional
+from throughput import Images, ours, plain, write
 from torch.utils.data import DataLoader
 
-from smoothout import ghost_batches
 from smoothout.train import models
 
 RESULTS = Path(__file__).parent / "results" / "gpu_epoch.json"
@@ -32,28 +29,13 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def plain() -> Callable[[], None]:
-    """An epoch of what anyone would write."""
-    model = models.build("resnet", (3, 32, 32), 10, 0, config=CONFIG).cuda().train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+def usual() -> Callable[[], None]:
+    """An epoch of what anyone would write, noise included."""
+    model = models.build("resnet", (3, 32, 32), 10, 0, config=CONFIG)
     loader = DataLoader(
         Images(SAMPLES), BATCH, shuffle=True, num_workers=8, pin_memory=True, drop_last=True, persistent_workers=True
     )
-    block = naive(model)
-
-    def epoch() -> None:
-        total = 0.0
-        for batch in loader:
-            inputs, targets = (tensor.cuda(non_blocking=True) for tensor in batch)
-            optimizer.zero_grad()
-            for x, y in ghost_batches(inputs, targets, size=GHOST):
-                with block():
-                    loss = functional.cross_entropy(model(x), y) * (len(y) / len(targets))
-                    loss.backward()
-                total += loss.item()
-            optimizer.step()
-
-    return epoch
+    return plain(model, loader, "cuda", naive(model))
 
 
 def main() -> None:
@@ -61,12 +43,12 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         write(Path(place), SAMPLES)
-        usual = plain()
+        loop = usual()
         for name, options in WAYS.items():
             mine = ours(
                 Path(place), model="resnet", model_config=str(CONFIG), batch_size=BATCH, strength=0.02, **options
             )
-            ratio = interleaved({"plain": usual, "ours": mine}, "ours", PAIRS)["plain"]
+            ratio = interleaved({"plain": loop, "ours": mine}, "ours", PAIRS)["plain"]
             found[name] = ratio.record()
             print(f"naive loop / smoothout train {name}: {ratio}, {ratio.seconds:.2f} s an epoch", flush=True)
             RESULTS.write_text(json.dumps({"environment": environment(), "naive / ours": found}, indent=1) + "\n")

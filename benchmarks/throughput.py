@@ -6,6 +6,7 @@ cifar10_shallow on 32x32 images drawn at random, with augmentation (pad, crop, f
 128. The plain loop has no noise; ours is measured with it and without. Writes benchmarks/results/throughput.json.
 """
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from steps import environment, interleaved
+from steps import Enter, environment, interleaved
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -81,19 +83,22 @@ def ours(folder: Path, **settings: Any) -> Callable[[], None]:
     return epoch
 
 
-def plain() -> Callable[[], None]:
-    """An epoch of what anyone would write."""
-    model = models.build("cifar10_shallow", (3, 32, 32), 10, 0).train()
+def plain(
+    model: nn.Module, loader: DataLoader, device: str = "cpu", block: Enter = contextlib.nullcontext
+) -> Callable[[], None]:
+    """An epoch of what anyone would write, each ghost batch in a block."""
+    model.to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
 
     def epoch() -> None:
         total = 0.0
-        for inputs, targets in loader:
+        for batch in loader:
+            inputs, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
             optimizer.zero_grad()
             for x, y in ghost_batches(inputs, targets, size=GHOST):
-                loss = functional.cross_entropy(model(x), y) * (len(y) / len(targets))
-                loss.backward()
+                with block():
+                    loss = functional.cross_entropy(model(x), y) * (len(y) / len(targets))
+                    loss.backward()
                 total += loss.item()
             optimizer.step()
 
@@ -107,7 +112,9 @@ def main() -> None:
         write(Path(place))
         for name, strength in (("without noise", 0.0), ("with noise", 0.02)):
             mine = ours(Path(place), model="cifar10_shallow", batch_size=BATCH, strength=strength)
-            works = {"plain": plain(), "ours": mine}
+            loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
+            usual = plain(models.build("cifar10_shallow", (3, 32, 32), 10, 0), loader)
+            works = {"plain": usual, "ours": mine}
             ratio = interleaved(works, "ours", PAIRS)["plain"]
             found[name] = ratio.record()
             print(f"plain loop / ours {name}: {ratio}, {SAMPLES / ratio.seconds:.0f} samples a second", flush=True)
