@@ -24,6 +24,7 @@ from provenance import RESULTS, write
 from scipy.stats import spearmanr
 
 from smoothout.cli.main import main as smoothout
+from smoothout.results.comparisons import slug
 from smoothout.train import comparison
 from smoothout.train.config import Settings
 
@@ -62,7 +63,7 @@ def train(folder: Path, arms: list[comparison.Arm], seeds: tuple[int, ...], jobs
     for outcome in compare(folder, arms, seeds, jobs):
         if outcome.error:
             raise SystemExit(f"{outcome.arm}, seed {outcome.seed}: {outcome.error}")
-    return {folder / comparison.slug(arm.name) / str(seed): (arm.name, seed) for arm in arms for seed in seeds}
+    return {folder / slug(arm.name) / str(seed): (arm.name, seed) for arm in arms for seed in seeds}
 
 
 def measure(name: str, paths: list[Path], jobs: int) -> list[dict[str, Any]]:

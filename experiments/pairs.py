@@ -23,6 +23,7 @@ import command
 import torch
 from provenance import write
 
+from smoothout.results.comparisons import slug
 from smoothout.results.runs import read_metrics
 from smoothout.train import comparison
 from smoothout.train.comparison import run_all
@@ -314,7 +315,7 @@ def main() -> None:
 
 def relative_noise(folder: Path, outcome: comparison.Outcome) -> float:
     """Mean r over the epochs of a run."""
-    rows = read_metrics(folder / comparison.slug(outcome.arm) / str(outcome.seed) / "metrics.csv")
+    rows = read_metrics(folder / slug(outcome.arm) / str(outcome.seed) / "metrics.csv")
     return sum(row.r for row in rows) / len(rows)
 
 

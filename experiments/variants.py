@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from smoothout import SmoothOut
+from smoothout.results.comparisons import slug
 from smoothout.risk import risk
 from smoothout.running_stats import frozen_running_stats, recompute_running_stats
-from smoothout.train.comparison import Silent, slug
+from smoothout.train.comparison import Silent
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import in_order
 from smoothout.train.loop import train

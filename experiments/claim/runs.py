@@ -6,8 +6,9 @@ from typing import Any
 from pairs import relative_noise
 
 from smoothout.intervals import Estimate, mean_interval
+from smoothout.results.comparisons import slug
 from smoothout.results.runs import read_metrics
-from smoothout.train.comparison import Arm, run_all, slug, start
+from smoothout.train.comparison import Arm, run_all, start
 from smoothout.train.config import Settings
 
 EXPERIMENTS = Path(__file__).parents[1]

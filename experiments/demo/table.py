@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from smoothout.cli.compare import read_arms
+from smoothout.results.comparisons import summarise
 from smoothout.results.runs import RunResult
-from smoothout.train.comparison import Outcome, summarise
 
 HERE = Path(__file__).parent
 
@@ -19,9 +19,12 @@ HERE = Path(__file__).parent
 def table(results: Path) -> str:
     """Mean +- 95 % interval over seeds, and paired differences."""
     arms, _ = read_arms(HERE / "arms.toml")
-    outcomes = [Outcome(row.pop("arm"), row["seed"], RunResult(**row), None) for row in json.loads(results.read_text())]
+    finished: dict[str, dict[int, RunResult]] = {}
+    for row in json.loads(results.read_text()):
+        runs = finished.setdefault(row.pop("arm"), {})
+        runs[row["seed"]] = RunResult(**row)
     lines = ["| arm | test accuracy, last epoch | difference, paired | against |", "|---|---|---|---|"]
-    for each in summarise(arms, outcomes):
+    for each in summarise({arm.name: arm.against for arm in arms}, finished):
         difference = each.difference_last
         shown = (
             "" if difference is None else f"{difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"

@@ -17,10 +17,11 @@ from smoothout import _checks
 from smoothout.cli.arguments import parse, words_of
 from smoothout.intervals import Estimate
 from smoothout.report.curves import draw_curves
+from smoothout.results.comparisons import ArmSummary, slug, summarise
 from smoothout.results.files import write_text
 from smoothout.results.runs import read_metrics
 from smoothout.train import comparison
-from smoothout.train.comparison import Arm, ArmSummary, Outcome, slug
+from smoothout.train.comparison import Arm, Outcome
 from smoothout.train.config import Settings
 
 DESCRIPTION = "Train arms x seeds, and compare test accuracies: means, 95 % intervals, paired differences."
@@ -83,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"\nGo on with: the same command, --name {folder.name} --resume", file=sys.stderr)
         raise
     comparison.write_results(folder, outcomes)
-    summaries = list(comparison.summarise(arms, outcomes))
+    summaries = summarise({arm.name: arm.against for arm in arms}, comparison.finished(outcomes))
     console.print(table(summaries))
     for sentence in words(summaries) or ["No arm says what it is against; name an arm by --against."]:
         console.print(sentence, markup=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from smoothout.measuring.summary import Compared, above, compare, ranked
+from smoothout.results.compared import Compared, above, compare, ranked
 from smoothout.results.sharpness import Measure, NoiseSharpness
 
 

@@ -18,6 +18,15 @@ def write_json(path: Path, record: Any) -> None:
     write_text(path, json.dumps(record, default=_as_plain, indent=2) + "\n")
 
 
+def holds(path: Path, key: str) -> bool:
+    """Whether a file is a JSON object with our key; other programs write files of our names, too."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and key in content
+
+
 def _as_plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)

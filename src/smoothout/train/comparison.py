@@ -1,23 +1,22 @@
-"""Run arms x seeds in worker processes and compare them: means, intervals, paired differences."""
+"""Run arms x seeds in worker processes; `results.comparisons` says what comes of them."""
 
 import csv
 import io
 import json
-import re
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from smoothout.intervals import Estimate, mean_interval
+from smoothout.results.comparisons import NAME, is_comparison, slug
 from smoothout.results.files import write_json, write_text
 from smoothout.results.runs import EpochMetrics, Risk, RunResult, read_run
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.run import prepare
-from smoothout.train.run_folder import RunFolder, is_comparison, refuse_foreign
+from smoothout.train.run_folder import RunFolder, refuse_foreign
 from smoothout.train.workers import processes
 
 
@@ -34,21 +33,6 @@ class Arm:
     name: str
     settings: Settings
     against: str | None
-
-
-@dataclass(frozen=True)
-class ArmSummary:
-    """An arm over its seeds; accuracies in percent, differences in points, paired by seed."""
-
-    arm: str
-    runs: int
-    test_last: Estimate
-    test_best: Estimate
-    train_last: Estimate
-    updates: int
-    against: str | None
-    difference_last: Estimate | None
-    difference_best: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -79,16 +63,6 @@ class Silent:
         """Nothing: metrics.csv has it."""
 
 
-def slug(name: str) -> str:
-    """A folder's name for an arm.
-
-    Example:
-        >>> slug("large batch + SmoothOut")
-        'large-batch-smoothout'
-    """
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
 def check_arms(arms: Sequence[Arm]) -> None:
     """Raise unless the arms can be told apart and compared."""
     names = [arm.name for arm in arms]
@@ -112,7 +86,7 @@ def start(folder: Path, arms: Sequence[Arm], seeds: Sequence[int], *, overwrite:
         "seeds": list(seeds),
         "arms": {arm.name: {"against": arm.against, "settings": arm.settings.to_json()} for arm in arms},
     }
-    path = folder / "comparison.json"
+    path = folder / NAME
     if resume:
         if not is_comparison(folder):
             raise FileNotFoundError(f"{folder} holds no comparison; start it without --resume.")
@@ -190,28 +164,10 @@ def write_results(folder: Path, outcomes: Sequence[Outcome]) -> None:
     write_text(folder / "results.csv", text.getvalue())
 
 
-def summarise(arms: Sequence[Arm], outcomes: Sequence[Outcome]) -> Iterator[ArmSummary]:
-    """Means and 95 % intervals of each arm, and paired differences over the seeds that both arms finished."""
-    finished: dict[str, dict[int, RunResult]] = {arm.name: {} for arm in arms}
+def finished(outcomes: Sequence[Outcome]) -> dict[str, dict[int, RunResult]]:
+    """Results of the runs that did not fail, by arm and seed."""
+    found: dict[str, dict[int, RunResult]] = {outcome.arm: {} for outcome in outcomes}
     for outcome in outcomes:
         if outcome.result is not None:
-            finished[outcome.arm][outcome.seed] = outcome.result
-    for arm in arms:
-        runs = finished[arm.name]
-        other = finished[arm.against] if arm.against not in (None, arm.name) else None
-        yield ArmSummary(
-            arm=arm.name,
-            runs=len(runs),
-            test_last=mean_interval([run.test_accuracy_last for run in runs.values()]),
-            test_best=mean_interval([run.test_accuracy_best for run in runs.values()]),
-            train_last=mean_interval([run.train_accuracy_last for run in runs.values()]),
-            updates=max((run.updates for run in runs.values()), default=0),
-            against=arm.against if other is not None else None,
-            difference_last=None if other is None else _paired(runs, other, "test_accuracy_last"),
-            difference_best=None if other is None else _paired(runs, other, "test_accuracy_best"),
-        )
-
-
-def _paired(runs: Mapping[int, RunResult], other: Mapping[int, RunResult], name: str) -> Estimate:
-    seeds = sorted(runs.keys() & other.keys())
-    return mean_interval([getattr(runs[seed], name) - getattr(other[seed], name) for seed in seeds])
+            found[outcome.arm][outcome.seed] = outcome.result
+    return found

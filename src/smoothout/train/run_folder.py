@@ -1,10 +1,10 @@
 """The folder of a run: config.json, log.txt, metrics.csv, result.json and checkpoints/."""
 
-import json
 import shutil
 from pathlib import Path
 
-from smoothout.results.files import write_json, write_text
+from smoothout.results.comparisons import is_comparison
+from smoothout.results.files import holds, write_json, write_text
 from smoothout.results.runs import EpochMetrics, RunResult, read_metrics, write_metrics
 from smoothout.train.config import Settings
 
@@ -80,21 +80,7 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
 
-def is_comparison(path: Path) -> bool:
-    """Whether a folder is a comparison's."""
-    return _has(path, "comparison.json", "arms")
-
-
-def _has(path: Path, name: str, key: str) -> bool:
-    """Whether a folder has a JSON file with our key; other programs write files of these names, too."""
-    try:
-        content = json.loads((path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and key in content
-
-
 def refuse_foreign(path: Path) -> None:
     """Raise unless a folder is a run's, a comparison's, or empty: nothing else is ever deleted."""
-    if not path.is_dir() or (any(path.iterdir()) and not (_has(path, "config.json", "noise") or is_comparison(path))):
+    if not path.is_dir() or (any(path.iterdir()) and not (holds(path / "config.json", "noise") or is_comparison(path))):
         raise FileExistsError(f"{path} was not made by smoothout; it is not overwritten. Use another --name.")

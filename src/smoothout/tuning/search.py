@@ -13,9 +13,9 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from smoothout.noise.philox import fold
+from smoothout.results.comparisons import slug
 from smoothout.results.files import write_json
 from smoothout.results.runs import EpochMetrics, Risk
-from smoothout.train.comparison import slug
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.plan import stretch

@@ -43,17 +43,50 @@ def compare(numbers: Sequence[Number]) -> Compared:
     return Compared(math.fsum(values) / len(values), standard_error(values), doubts, len(values) - 1)
 
 
-def above(one: Compared, other: Compared) -> bool | None:
-    """Whether the 95 % interval of the difference lies above 0 (Welch 1947); None where no error is known."""
+@dataclass(frozen=True)
+class Difference:
+    """One group less another.
+
+    Attributes:
+        mean: Of the values.
+        half_width: Of the 95 % interval; 0 where both are exact, nan where no error is known.
+    """
+
+    mean: float
+    half_width: float
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half_width
+
+
+def difference(one: Compared, other: Compared) -> Difference:
+    """One less the other with the 95 % interval of independent groups (Welch 1947).
+
+    Example:
+        >>> found = difference(Compared(3.0, 0.1, ()), Compared(1.0, 0.1, ()))
+        >>> f"{found.mean} ({found.low:.2f} to {found.high:.2f})"
+        '2.0 (1.72 to 2.28)'
+    """
     from scipy.stats import t
 
-    variance = one.error**2 + other.error**2
-    if math.isnan(variance):
-        return None
-    if variance == 0:
-        return one.value > other.value
+    mean, variance = one.value - other.value, one.error**2 + other.error**2
+    if math.isnan(variance) or variance == 0:
+        return Difference(mean, variance)
     freedom = variance**2 / (one.error**4 / one.freedom + other.error**4 / other.freedom or 1e-300)
-    return bool(one.value - other.value > t.ppf(0.975, min(freedom, 1e6)) * math.sqrt(variance))
+    return Difference(mean, float(t.ppf(0.975, min(freedom, 1e6))) * math.sqrt(variance))
+
+
+def above(one: Compared, other: Compared) -> bool | None:
+    """Whether the 95 % interval of the difference lies above 0; None where no error is known."""
+    found = difference(one, other)
+    return None if math.isnan(found.half_width) else found.low > 0
 
 
 def ranked(groups: Mapping[str, Compared]) -> list[str]:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from smoothout.intervals import standard_error
-from smoothout.measuring.summary import above, compare, ranked
+from smoothout.results.compared import above, compare, difference, ranked
 from smoothout.results.sharpness import Number
 
 
@@ -52,3 +52,20 @@ def test_two_runs_need_a_larger_difference_than_two_standard_errors():
     assert above(other, one) is False
     assert above(compare([Number("x", 1.7), Number("x", 1.9)]), one) is True
     assert above(one, compare([Number("x", 1.0)])) is None
+
+
+def test_a_difference_has_welchs_interval():
+    from scipy.stats import ttest_ind
+
+    values = [1.0, 2.0, 4.0], [3.0, 3.5, 5.0, 9.0]
+    one, other = (compare([Number("x", value) for value in each]) for each in values)
+    found, interval = difference(one, other), ttest_ind(*values, equal_var=False).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.mean == pytest.approx(one.value - other.value)
+
+
+def test_a_difference_of_what_has_no_error():
+    exact, unknown = compare([Number("x", 1.0, 0.0)]), compare([Number("x", 2.0)])
+    assert math.isnan(difference(unknown, exact).low)
+    assert difference(exact, exact).high == 0.0
+    assert above(exact, exact) is False
