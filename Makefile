@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo choose sharpness bench bench-landscape bench-installed docs test lint types clean
+.PHONY: help install demo choose sharpness bench bench-landscape bench-installed docs browser test lint types clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ bench-installed: install
 
 docs: install  ## write the pages that are made from tables in the code
 	$(BIN)/python -c "from smoothout.original.options import markdown; print(markdown(), end='')" > docs/options.md
+
+browser: install  ## choose the Chromium that tests open pages in: CHROMIUM=path, else one on PATH, else Debian's by apt
+	$(BIN)/python tests/find_chromium.py
 
 test: install  ## run all tests
 	$(BIN)/python -m pytest

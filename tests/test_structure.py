@@ -30,8 +30,8 @@ def test_public_names():
 
 
 # What the extras bring and a run imports only when told to; numba brings scipy.
-UNUSED = ["matplotlib", "mlflow", "mnist1d", "optuna", "pandas", "pytorch_optimizer", "sklearn", "tensorboard", "timm"]
-UNUSED += ["torchvision", "wandb"]
+UNUSED = ["matplotlib", "mlflow", "mnist1d", "optuna", "pandas", "plotly", "pytorch_optimizer", "sklearn"]
+UNUSED += ["tensorboard", "timm", "torchvision", "wandb"]
 
 
 def loaded(names, *words):
@@ -70,7 +70,8 @@ def test_the_library_needs_torch_alone():
     # Everything else that the extras bring is made unimportable first.
     script = """
 import sys
-extras = "numpy scipy sklearn tyro rich accelerate safetensors torchvision matplotlib mnist1d optuna pytorch_optimizer"
+extras = "numpy scipy sklearn tyro rich accelerate safetensors torchvision matplotlib mnist1d optuna plotly"
+extras += " pytorch_optimizer"
 for name in extras.split():
     sys.modules[name] = None
 import torch, smoothout
