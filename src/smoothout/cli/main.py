@@ -18,14 +18,17 @@ COMMANDS = {
     "tune": "search for settings on the hold-out, with and without noise at the same budget",
     "sharpness": "measure how sharp the minima of checkpoints are, side by side",
     "landscape": "draw the loss along a line or over a plane through checkpoints",
+    "report": "turn runs and comparisons into a page to open in a browser, or into figures for a paper",
 }
 _EXTRAS = (
     "accelerate",
+    "jinja2",
     "matplotlib",
     "mnist1d",
     "numpy",
     "optuna",
     "PIL",
+    "plotly",
     "pytorch_optimizer",
     "rich",
     "safetensors",

@@ -1,0 +1,80 @@
+"""Lines and planes of the runs of a report."""
+
+from collections.abc import Iterator, Sequence
+
+from smoothout.report.arms import ArmFound
+from smoothout.report.record import LineShown, MarkShown, PlaneShown, number
+from smoothout.report.sources import Found, place
+from smoothout.results.landscape import Line, MeasuredLandscape, Plane
+
+
+def show(arms: Sequence[ArmFound], found: Found) -> tuple[tuple[LineShown, ...], tuple[PlaneShown, ...]]:
+    """Lines and planes of the arms; what belongs to no run of the report is named as left out."""
+    lines: list[LineShown] = []
+    planes: list[PlaneShown] = []
+    for measured, title in _placed(arms, found):
+        for split, record in measured.records.items():
+            if isinstance(record, Line):
+                lines.append(_line(title, split, record))
+            else:
+                planes.append(_plane(title, split, record))
+    return tuple(lines), tuple(planes)
+
+
+def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[MeasuredLandscape, str]]:
+    """Landscapes of which at least the first checkpoint is one of the arms', with their titles."""
+    names = {run.path: arm.name for arm in arms for run in arm.runs}
+    for measured in found.landscapes:
+        digests = measured.weights or (None,) * len(measured.checkpoints)
+        ends = [place(found, path, digest) for path, digest in zip(measured.checkpoints, digests, strict=True)]
+        wrong = [end for end in ends if isinstance(end, str)]
+        if wrong:
+            if (reason := f"{measured.folder} is left out: {'; '.join(wrong)}.") not in found.left_out:
+                found.left_out.append(reason)
+            continue
+        runs = [run for run, _ in ends if not isinstance(run, str)]  # all of them
+        if runs[0].path in names:
+            yield measured, " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
+
+
+def _line(title: str, split: str, record: Line) -> LineShown:
+    return LineShown(
+        title=title,
+        split=split,
+        axis=f"{record.axes}; 1 is {record.lengths[0]:.3g} in weight space",
+        positions=record.positions,
+        losses=tuple(map(number, record.losses)),
+        accuracies=tuple(number(100 - error) for error in record.errors1),
+        marks=_marks(record, (1.0,)),
+        notes=_notes(record),
+    )
+
+
+def _plane(title: str, split: str, record: Plane) -> PlaneShown:
+    across, up = record.lengths
+    return PlaneShown(
+        title=title,
+        split=split,
+        axes=(f"along axis 1 ({record.axes})", "along axis 2"),
+        xs=tuple(x * across for x in record.xs),
+        ys=tuple(y * up for y in record.ys),
+        losses=tuple(tuple(map(number, row)) for row in record.losses),
+        marks=_marks(record, record.lengths),
+        notes=_notes(record),
+    )
+
+
+def _marks(record: Line | Plane, lengths: tuple[float, ...]) -> tuple[MarkShown, ...]:
+    return tuple(
+        MarkShown(
+            mark.name,
+            tuple(at * length for at, length in zip(mark.coordinates, lengths, strict=True)),
+            number(mark.loss),
+        )
+        for mark in record.marks
+    )
+
+
+def _notes(record: Line | Plane) -> tuple[str, ...]:
+    facts = f"BatchNorm: {record.bn}; {record.samples:,} samples; {record.weights:,} weights"
+    return (facts, *record.doubts)

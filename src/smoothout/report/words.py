@@ -1,0 +1,227 @@
+"""A summary in plain language: each sentence is made from numbers, and none goes without its interval."""
+
+from collections.abc import Iterator, Sequence
+
+from smoothout.intervals import mean_interval
+from smoothout.report.arms import ArmFound, interval
+from smoothout.report.record import ArmShown, Interval, MeasureShown, Sentence, Verdict
+from smoothout.report.sources import distinct
+
+#: What a kind of measure asks.
+QUESTIONS = {
+    "average": "on average, under noise",
+    "curvature": "by curvature",
+    "worst": "in the worst case",
+}
+
+
+def summary(
+    arms: Sequence[ArmShown], found: Sequence[ArmFound], measures: Sequence[MeasureShown]
+) -> tuple[Sentence, ...]:
+    """Which arm is ahead, what each gains, whether it is flatter, what it costs, and what is missing."""
+    sentences = [
+        *(Sentence("warning", each) for each in _warnings(arms)),
+        *(Sentence("accuracy", each) for each in (*_ahead(arms, found), *_differences(arms))),
+        *(Sentence("sharpness", each) for each in _sharpness(arms, measures)),
+        *(Sentence("cost", each) for each in _costs(arms)),
+    ]
+    return tuple(sentences)
+
+
+# -- what is missing ---------------------------------------------------------------------------------------
+
+
+def _warnings(arms: Sequence[ArmShown]) -> Iterator[str]:
+    for arm in arms:
+        unfinished = [run for run in arm.runs if run.state != "finished"]
+        if unfinished:
+            notes = "; ".join(f"seed {run.seed} {run.note}" for run in unfinished)
+            done = len(arm.runs) - len(unfinished)
+            yield f"{arm.name}: {done} of {_runs(len(arm.runs))} finished ({notes}). Its numbers are of those alone."
+
+
+# -- accuracy ----------------------------------------------------------------------------------------------
+
+
+def _ahead(arms: Sequence[ArmShown], found: Sequence[ArmFound]) -> Iterator[str]:
+    """Which arm has the highest accuracy, and whether it is certain that it has."""
+    order = sorted((arm for arm in arms if arm.test.mean is not None), key=lambda arm: -(arm.test.mean or 0))
+    if not order:
+        yield "No run is finished, so nothing can be said yet about accuracy."
+        return
+    best = order[0]
+    text = f"{best.name} has the highest test accuracy after the last epoch: {percent(best.test)}"
+    if len(order) == 1:
+        yield f"{text}."
+        return
+    second = order[1]
+    gap = _gap(best.name, second.name, found)
+    yield f"{text}. Next is {second.name} with {percent(second.test)}; {_lead(gap, len(order))}"
+
+
+def _gap(one: str, other: str, found: Sequence[ArmFound]) -> Interval:
+    """Difference in test accuracy, paired by seed."""
+    runs = {arm.name: arm.finished for arm in found}
+    seeds = sorted(runs[one].keys() & runs[other].keys())
+    gaps = [runs[one][seed].test_accuracy_last - runs[other][seed].test_accuracy_last for seed in seeds]
+    return interval(mean_interval(gaps))
+
+
+def _lead(gap: Interval, arms: int) -> str:
+    if gap.low is None:
+        return f"they share {_seeds(gap.count)}, too few to say whether that is more than chance."
+    sure = "certain" if gap.certain else "not certain"
+    chosen = f" (the highest of {arms} was picked after the fact, which this does not allow for)" if arms > 2 else ""
+    return f"the lead is {points(gap)}, {sure}{chosen}."
+
+
+def _differences(arms: Sequence[ArmShown]) -> Iterator[str]:
+    for arm in arms:
+        gap = arm.difference
+        if gap is None or gap.mean is None:
+            continue
+        if gap.low is None:
+            yield (
+                f"Over {arm.against}, {arm.name} differs by {gap.mean:+.2f} points of test accuracy at the one seed that "
+                f"both finished; one seed says nothing of chance."
+            )
+        elif gap.certain:
+            verb = "gains" if gap.mean > 0 else "loses"
+            yield f"Over {arm.against}, {arm.name} {verb} {points(gap, sign=False)} of test accuracy: certain."
+        else:
+            yield (
+                f"Between {arm.name} and {arm.against} no difference in test accuracy is certain: {points(gap)}"
+                f"{', of too few seeds' if gap.count < 3 else ''}."
+            )
+
+
+def points(gap: Interval, *, sign: bool = True) -> str:
+    """A difference with its interval.
+
+    Example:
+        >>> points(Interval(-1.5, -2.0, -1.0, 5)), points(Interval(-1.5, -2.0, -1.0, 5), sign=False)
+        ('-1.50 points (95 % interval -2.00 to -1.00, 5 seeds)', '1.50 points (95 % interval 1.00 to 2.00, 5 seeds)')
+    """
+    assert gap.mean is not None
+    assert gap.low is not None
+    assert gap.high is not None
+    mean, low, high, form = gap.mean, gap.low, gap.high, "+.2f"
+    if not sign:
+        form = ".2f"
+        if mean < 0:
+            mean, low, high = -mean, -high, -low
+    return f"{mean:{form}} points (95 % interval {low:{form}} to {high:{form}}, {_seeds(gap.count)})"
+
+
+def percent(value: Interval) -> str:
+    """An accuracy with its interval.
+
+    Example:
+        >>> percent(Interval(76.5, 75.9, 77.1, 5)), percent(Interval(76.5, None, None, 1))
+        ('76.50 % (75.90 to 77.10, 5 seeds)', '76.50 % (one seed, so no interval)')
+    """
+    assert value.mean is not None
+    if value.low is None or value.high is None:
+        return f"{value.mean:.2f} % (one seed, so no interval)"
+    return f"{value.mean:.2f} % ({value.low:.2f} to {value.high:.2f}, {_seeds(value.count)})"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+# -- sharpness ---------------------------------------------------------------------------------------------
+
+
+def _sharpness(arms: Sequence[ArmShown], measures: Sequence[MeasureShown]) -> Iterator[str]:
+    """How sharp each arm's minima are against those of the arm that it is compared with, by kinds of measure."""
+    if not measures:
+        yield "Sharpness was not measured, so whether any arm is flatter is not known."
+        return
+    for arm in arms:
+        told = [(each, verdict) for each in measures for verdict in each.verdicts if verdict.arm == arm.name]
+        kinds = [_by_kind(kind, [(each, v) for each, v in told if each.kind == kind]) for kind in QUESTIONS]
+        if told:
+            seeds = _measured_seeds(arm.name, measures)
+            yield f"Minima of {arm.name} against those of {arm.against} ({seeds}): {'; '.join(filter(None, kinds))}."
+
+
+def _measured_seeds(arm: str, measures: Sequence[MeasureShown]) -> str:
+    seeds = sorted({seed for each in measures for value in each.values if value.arm == arm for seed in value.seeds})
+    return f"seed {seeds[0]} alone, intervals over draws or batches" if len(seeds) == 1 else f"{_seeds(len(seeds))}"
+
+
+def _by_kind(kind: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
+    """What the measures of one kind say, the verdict first, then what it rests on."""
+    if not told:
+        return ""
+    curves = distinct(each.curve or short(each) for each, _ in told)
+    parts = [_by_curve(curve, [(e, v) for e, v in told if (e.curve or short(e)) == curve]) for curve in curves]
+    return f"{QUESTIONS[kind]} {_overall({_word(verdict) for _, verdict in told})} [{'; '.join(parts)}]"
+
+
+def _overall(words: set[str]) -> str:
+    if {"flatter", "sharper"} <= words:
+        return "flatter by some measures and sharper by others"
+    for word in ("flatter", "sharper", "not told apart"):
+        if word in words:
+            return word
+    return "not known"
+
+
+def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
+    """One measure, or a curve of noise: its strengths by what they say, and the interval at the largest of each."""
+    parts = []
+    for word in distinct(_word(verdict) for _, verdict in told):
+        some = [(each, verdict) for each, verdict in told if _word(verdict) == word]
+        each, verdict = some[-1]
+        strengths = [f"{one.strength:g}" for one, _ in some if one.strength is not None]
+        at = f" at a = {', '.join(strengths)}" if strengths else ""
+        last = f"at {strengths[-1]}: " if len(strengths) > 1 else ""
+        parts.append(f"{word}{at} ({last}{_gap_of(verdict)})")
+    return f"{curve}: {', '.join(parts)}"
+
+
+def _word(verdict: Verdict) -> str:
+    return verdict.words.split(",")[0]
+
+
+def _gap_of(verdict: Verdict) -> str:
+    """A difference with its interval, or without one where none is known."""
+    if verdict.difference is None:
+        return "not finite"
+    if verdict.low is None or verdict.high is None:
+        return f"{verdict.difference:+.3g}, no interval"
+    return f"{verdict.difference:+.3g}, 95 % {verdict.low:+.3g} to {verdict.high:+.3g}"
+
+
+def short(measure: MeasureShown) -> str:
+    """A measure's name without its unit.
+
+    Example:
+        >>> short(MeasureShown("box eps = 0.0005: phi (%)", "worst", None, None, "train", (), ()))
+        'box eps = 0.0005'
+    """
+    return measure.name.replace(": phi (%)", "").replace(": rise (nats)", "").replace(": rise", "")
+
+
+# -- cost --------------------------------------------------------------------------------------------------
+
+
+def _costs(arms: Sequence[ArmShown]) -> Iterator[str]:
+    """Passes, updates and time."""
+    for arm in arms:
+        if arm.updates is None or arm.passes is None or arm.seconds.mean is None:
+            continue
+        text = f"{arm.name}: {arm.passes:g} passes over the training samples, {arm.updates:,} updates"
+        reach = "" if arm.seconds.low is None else f" ({arm.seconds.low:.3g} to {arm.seconds.high:.3g})"
+        text += f", {arm.seconds.mean:.3g} s a run{reach}"
+        if arm.times is not None and arm.times.mean is not None:
+            low, high = arm.times.low, arm.times.high
+            within = "" if low is None else f" ({low:.2f} to {high:.2f})"
+            text += f", {arm.times.mean:.2f} times{within} that of {arm.against}"
+        yield f"{text}."
