@@ -26,6 +26,7 @@ _EXTRAS = (
     "numpy",
     "optuna",
     "PIL",
+    "psutil",
     "pytorch_optimizer",
     "rich",
     "safetensors",
