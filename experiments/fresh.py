@@ -21,11 +21,11 @@ import command
 from pairs import TUNING_SEED, compare
 from provenance import write
 
-from smoothout.cli.arguments import words_of
 from smoothout.cli.main import main as smoothout
 from smoothout.cli.tune import Search, arms_of
 from smoothout.train import comparison
 from smoothout.train.config import Settings
+from smoothout.train.provenance import words_of
 from smoothout.train.regime import DEFAULTS
 from smoothout.tuning import search
 from smoothout.tuning.search import Budget, Tried

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from smoothout.results.comparisons import ComparedArm, Comparison, is_comparison, read_comparison, summarise
+from smoothout.results.comparisons import is_comparison, read_comparison, summarise
 from smoothout.results.runs import RunResult
 from smoothout.train import comparison
 from smoothout.train.config import Settings

@@ -52,6 +52,7 @@ def test_train_evaluate_resume(capsys, here):
     run = here / "runs" / "a"
     assert {p.name for p in run.iterdir()} == {
         "config.json",
+        "process.json",
         "log.txt",
         "metrics.csv",
         "result.json",

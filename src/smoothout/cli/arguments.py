@@ -1,6 +1,6 @@
 """Arguments of the commands, made from dataclasses by tyro."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,24 +22,6 @@ def parse(kind: type[T], arguments: Sequence[str], command: str, description: st
         **options,
     )
     return parsed
-
-
-def words_of(options: Mapping[str, Any]) -> list[str]:
-    """Options as the words of a command.
-
-    Example:
-        >>> words_of({"lr": 0.1, "augment": False, "milestones": [3, 5]})
-        ['--lr', '0.1', '--no-augment', '--milestones', '3', '5']
-    """
-    words = []
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            values = value if isinstance(value, (list, tuple)) else [value]
-            words += [f"--{flag}", *map(str, values)]
-    return words
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shlex
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -14,15 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothout import _checks
-from smoothout.cli.arguments import parse, words_of
+from smoothout.cli.arguments import parse
 from smoothout.intervals import Estimate
 from smoothout.report.curves import draw_curves
 from smoothout.results.comparisons import ArmSummary, slug, summarise
 from smoothout.results.files import write_text
+from smoothout.results.processes import first_command, recorded
 from smoothout.results.runs import read_metrics
 from smoothout.train import comparison
 from smoothout.train.comparison import Arm, Outcome
 from smoothout.train.config import Settings
+from smoothout.train.provenance import machine, versions, words_of
 
 DESCRIPTION = "Train arms x seeds, and compare test accuracies: means, 95 % intervals, paired differences."
 MAX_WORKERS = 2
@@ -67,10 +70,17 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError(f"the seeds are {', '.join(map(str, seeds))}; expected each once.")
     folder = chosen.results_dir / (chosen.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     comparison.start(folder, arms, seeds, overwrite=chosen.overwrite, resume=chosen.resume)
+    command = (chosen.resume and first_command(folder)) or shlex.join(["smoothout", "compare", *arguments])
+    with recorded(folder, command, versions(), machine()):
+        return _compare(folder, arms, seeds, chosen.jobs)
+
+
+def _compare(folder: Path, arms: Sequence[Arm], seeds: Sequence[int], jobs: int) -> int:
+    """Train what is missing, and say what came of it; returns the exit status."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(f"{len(arms)} arms x {len(seeds)} seeds, {chosen.jobs} at a time, in {folder}", markup=False)
+    console.print(f"{len(arms)} arms x {len(seeds)} seeds, {jobs} at a time, in {folder}", markup=False)
     total, done = len(arms) * len(seeds), 0
 
     def tell(outcome: Outcome) -> None:
@@ -79,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         console.print(f"[{done}/{total}] {_line(outcome)}", markup=False)
 
     try:
-        outcomes = comparison.run_all(folder, arms, seeds, chosen.jobs, tell)
+        outcomes = comparison.run_all(folder, arms, seeds, jobs, tell)
     except KeyboardInterrupt:
         print(f"\nGo on with: the same command, --name {folder.name} --resume", file=sys.stderr)
         raise

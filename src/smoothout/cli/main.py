@@ -29,6 +29,7 @@ _EXTRAS = (
     "optuna",
     "PIL",
     "plotly",
+    "psutil",
     "pytorch_optimizer",
     "rich",
     "safetensors",

@@ -59,7 +59,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "train", DESCRIPTION)
     # Not before, since they take seconds: --help and mistakes in the options are answered at once.
+    from smoothout.results.processes import first_command, recorded
     from smoothout.train.loop import train
+    from smoothout.train.provenance import command_of, machine, versions
     from smoothout.train.run import prepare
 
     output = chosen.output
@@ -75,14 +77,17 @@ def run(arguments: Sequence[str]) -> int:
             print(f"{path} is finished; see {path / 'metrics.csv'}.")
             return 0
         prepared = prepare(settings, track=output.track, logging_dir=path, resume=True)
+        command = first_command(path) or command_of(settings)
     else:
         settings = chosen.settings
         RunFolder.refuse_existing(path, overwrite=output.overwrite)
         # Before the folder is made: a mistake leaves none behind.
         prepared = prepare(settings, track=output.track, logging_dir=path)
         folder = RunFolder.create(path, settings, overwrite=output.overwrite)
+        command = shlex.join(["smoothout", "train", *arguments])
     try:
-        with Show(folder, prepared.plan, output.print_freq) as show:
+        here = machine(prepared.accelerator.device)
+        with recorded(path, command, versions(), here), Show(folder, prepared.plan, output.print_freq) as show:
             show.finished(train(prepared, folder, show, resume=output.resume))
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"

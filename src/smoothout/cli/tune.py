@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothout import _checks
-from smoothout.cli.arguments import parse, words_of
+from smoothout.cli.arguments import parse
 from smoothout.cli.compare import write_arms
 from smoothout.cli.progress import progress
 from smoothout.report.tuning import draw_strengths
 from smoothout.train import comparison, methods
 from smoothout.train.config import Settings
+from smoothout.train.provenance import words_of
 from smoothout.train.run import prepare
 from smoothout.tuning.search import Arm, Budget, Tried, best, search, start, tried
 from smoothout.tuning.space import KNOWN, OF_NOISE, Choice, Space, parse_ranges

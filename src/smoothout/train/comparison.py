@@ -12,9 +12,12 @@ from pathlib import Path
 
 from smoothout.results.comparisons import NAME, is_comparison, slug
 from smoothout.results.files import write_json, write_text
+from smoothout.results.processes import interrupted, recorded
 from smoothout.results.runs import EpochMetrics, Risk, RunResult, read_run
+from smoothout.train import device
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
+from smoothout.train.provenance import command_of, machine, versions
 from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder, refuse_foreign
 from smoothout.train.workers import processes
@@ -107,19 +110,22 @@ def run_all(
 ) -> list[Outcome]:
     """Run every arm with every seed; runs that are finished are read, others go on or start."""
     outcomes = []
-    with processes(workers, "smoothout.train.loop") as pool:
-        _load_data_once(arms, seeds)
-        futures = {
-            pool.submit(_run, folder / slug(arm.name) / str(seed), arm.settings.replace(seed=seed)): (
-                arm.name,
-                seed,
-            )
-            for seed in seeds
-            for arm in arms
-        }
-        for future in as_completed(futures):
-            outcomes.append(_outcome(*futures[future], future))
-            told(outcomes[-1])
+    paths = {(arm.name, seed): folder / slug(arm.name) / str(seed) for arm in arms for seed in seeds}
+    try:
+        with processes(workers, "smoothout.train.loop") as pool:
+            _load_data_once(arms, seeds)
+            futures = {
+                pool.submit(_run, paths[arm.name, seed], arm.settings.replace(seed=seed)): (arm.name, seed)
+                for seed in seeds
+                for arm in arms
+            }
+            for future in as_completed(futures):
+                outcomes.append(_outcome(*futures[future], future))
+                told(outcomes[-1])
+    except KeyboardInterrupt:
+        for path in paths.values():
+            interrupted(path)  # their processes were ended, and could not say so
+        raise
     order = {(arm.name, seed): (i, seed) for i, arm in enumerate(arms) for seed in seeds}
     return sorted(outcomes, key=lambda outcome: order[outcome.arm, outcome.seed])
 
@@ -137,10 +143,11 @@ def _run(path: Path, settings: Settings) -> RunResult:
     if (path / "result.json").is_file():
         return read_run(path / "result.json")
     resume = (path / "config.json").is_file()
-    run = prepare(settings, resume=resume)
+    # Before the run is prepared: why that failed is kept there, too.
     folder = RunFolder.open(path) if resume else RunFolder.create(path, settings, overwrite=True)
     try:
-        return train(run, folder, Silent(folder), resume=resume)
+        with recorded(path, command_of(settings), versions(), machine(device.choose(settings.schedule.device))):
+            return train(prepare(settings, resume=resume), folder, Silent(folder), resume=resume)
     except Exception:
         folder.log(traceback.format_exc())  # the comparison itself shows one line
         raise

@@ -1,4 +1,4 @@
-"""The folder of a run: config.json, log.txt, metrics.csv, result.json and checkpoints/."""
+"""The folder of a run: config.json, process.json, log.txt, metrics.csv, result.json and checkpoints/."""
 
 import shutil
 from pathlib import Path

@@ -13,6 +13,7 @@ import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
+_SECONDS_TO_END = 2.0
 
 
 @contextlib.contextmanager
@@ -34,8 +35,11 @@ def processes(workers: int, preload: str) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
+        ours = set(multiprocessing.active_children()) - others
+        for process in ours:
             process.terminate()
+        for process in ours:
+            process.join(_SECONDS_TO_END)
         raise
     pool.shutdown()
 

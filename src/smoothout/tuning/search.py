@@ -15,10 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from smoothout.noise.philox import fold
 from smoothout.results.comparisons import slug
 from smoothout.results.files import write_json
+from smoothout.results.processes import recorded
 from smoothout.results.runs import EpochMetrics, Risk
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.plan import stretch
+from smoothout.train.provenance import command_of, machine, versions
 from smoothout.train.run import prepare
 from smoothout.train.run_folder import RunFolder, refuse_foreign
 from smoothout.train.workers import each
@@ -272,7 +274,14 @@ def score(place: Path, settings: Settings, seeds: Sequence[int], told: Callable[
         made = RunFolder.create(folder, run.settings, overwrite=True)
         try:
             watcher = _Watcher(lambda epoch, value, i=index, n=run.plan.epochs: told(i * n + epoch, value))  # type: ignore[misc]
-            found.append(train(run, made, watcher).holdout_accuracy_last)
+            with recorded(
+                folder,
+                command_of(run.settings),
+                versions(),
+                machine(run.accelerator.device),
+                stops=(optuna.TrialPruned,),
+            ):
+                found.append(train(run, made, watcher).holdout_accuracy_last)
         except FloatingPointError:
             found.append(0.0)
         finally:
