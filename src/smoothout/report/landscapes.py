@@ -18,6 +18,8 @@ def show(arms: Sequence[ArmFound], found: Found) -> tuple[tuple[LineShown, ...],
                 lines.append(_line(title, split, record))
             else:
                 planes.append(_plane(title, split, record))
+    order = [arm.name for arm in arms]
+    planes.sort(key=lambda plane: order.index(plane.title.rpartition(", seed ")[0].split(" to ")[0]))
     return tuple(lines), tuple(planes)
 
 

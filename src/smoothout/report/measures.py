@@ -65,22 +65,25 @@ def _shown(
             for arm in arms
             if arm.name in records
         }
+        kind = _kind(first, title)
         compared = {name: compare(list(by_seed.values())) for name, by_seed in numbers.items()}
         yield MeasureShown(
             name=title + where,
-            kind=_kind(first, title),
+            kind=kind,
             strength=noise.strength if noise else None,
             curve=f"noise, {noise.distribution}, scale {noise.scale}{where}" if noise else None,
             split=f"{split}, {int(samples):,} samples",
             values=tuple(_value(name, numbers[name], each) for name, each in compared.items()),
-            verdicts=tuple(_verdicts(arms, compared, numbers)),
+            verdicts=tuple(_verdicts(arms, compared, numbers)) if kind != "other" else (),
         )
 
 
 def _kind(record: Measure, title: str) -> str:
     if isinstance(record, NoiseSharpness | Spectrum) or title.endswith("trace"):
         return "average"
-    return "curvature" if isinstance(record, HessianSharpness) else "worst"
+    if isinstance(record, HessianSharpness):
+        return "curvature" if title.endswith("largest eigenvalue") else "other"
+    return "worst"
 
 
 def _value(arm: str, numbers: Mapping[int, Number], each: Compared) -> Value:

@@ -142,7 +142,8 @@ class MeasureShown:
 
     Attributes:
         name: With its constants and its unit.
-        kind: "average" (over noise, or the trace), "worst" (box, ball, adaptive), "curvature" (an eigenvalue).
+        kind: "average" (over noise, or the trace), "worst" (box, ball, adaptive), "curvature" (the largest eigenvalue), or
+            "other", which says nothing of flatter or sharper.
         strength: Of noise; None for other measures.
         curve: Name of the curve that it is a point of; None for other measures than noise.
         split: Samples that it was measured on.
@@ -240,10 +241,12 @@ class Sentence:
     Attributes:
         kind: "accuracy", "sharpness", "cost" or "warning".
         text: Its words.
+        details: What it rests on, number by number.
     """
 
     kind: str
     text: str
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
