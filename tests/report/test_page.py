@@ -125,9 +125,9 @@ def test_an_output_in_a_new_folder_is_made(tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["runs/none"], "runs/none holds no run, comparison, sharpness or landscape; expected a folder that smoothout wrote"),
+        (["runs/none"], "runs/none holds no run, comparison, sharpness or landscape; expected a folder that"),
         (["runs/none", "--format", "gif"], "a format is 'gif'; expected one of html, pdf, png, svg."),
-        (["runs/none", "--format", "html,pdf"], "format is 'html,pdf'; expected html, whose output is a file, or some of"),
+        (["runs/none", "--format", "html,pdf"], "format is 'html,pdf'; expected html, whose output is a file, or"),
         ([], "no folder is named; expected some of runs or comparisons, such as runs/NAME."),
     ],
 )  # fmt: skip

@@ -29,13 +29,12 @@ def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[MeasuredLa
     for measured in found.landscapes:
         digests = measured.weights or (None,) * len(measured.checkpoints)
         ends = [place(found, path, digest) for path, digest in zip(measured.checkpoints, digests, strict=True)]
-        wrong = [end for end in ends if isinstance(end, str)]
-        if wrong:
-            if (reason := f"{measured.folder} is left out: {'; '.join(wrong)}.") not in found.left_out:
+        runs = [end[0] for end in ends if not isinstance(end, str)]
+        if len(runs) < len(ends):
+            wrong = "; ".join(end for end in ends if isinstance(end, str))
+            if (reason := f"{measured.folder} is left out: {wrong}.") not in found.left_out:
                 found.left_out.append(reason)
-            continue
-        runs = [run for run, _ in ends if not isinstance(run, str)]  # all of them
-        if runs[0].path in names:
+        elif runs[0].path in names:
             yield measured, " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
 
 

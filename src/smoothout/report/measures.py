@@ -24,7 +24,7 @@ class _Placed:
 def show(arms: Sequence[ArmFound], found: Found) -> tuple[MeasureShown, ...]:
     """Every number of every measure, in the order of the files; what belongs to no run is named as left out."""
     placed = list(_placed(arms, found))
-    shown = []
+    shown: list[MeasureShown] = []
     for key in distinct(_key(each) for each in placed):
         records: dict[str, dict[int, Measure]] = {}
         for each in placed:

@@ -82,8 +82,8 @@ def _differences(arms: Sequence[ArmShown]) -> Iterator[str]:
             continue
         if gap.low is None:
             yield (
-                f"Over {arm.against}, {arm.name} differs by {gap.mean:+.2f} points of test accuracy at the one seed that "
-                f"both finished; one seed says nothing of chance."
+                f"Over {arm.against}, {arm.name} differs by {gap.mean:+.2f} points of test accuracy at the one seed "
+                f"that both finished; one seed says nothing of chance."
             )
         elif gap.certain:
             verb = "gains" if gap.mean > 0 else "loses"
@@ -205,7 +205,7 @@ def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
     parts = []
     for word in distinct(_word(verdict) for _, verdict in told):
         some = [(each, verdict) for each, verdict in told if _word(verdict) == word]
-        each, verdict = some[-1]
+        _, verdict = some[-1]
         strengths = [f"{one.strength:g}" for one, _ in some if one.strength is not None]
         at = f" at a = {', '.join(strengths)}" if strengths else ""
         last = f"at {strengths[-1]}: " if len(strengths) > 1 else ""

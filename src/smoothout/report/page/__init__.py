@@ -39,10 +39,10 @@ def render(report: Report) -> str:
         kinds=KINDS,
         running=f"{running} run{' was' if running == 1 else 's were'}" if running else "",
         # Nothing in the data can end the block: "<" stands there as an escape of JSON.
-        data=Markup(to_json(report).replace("<", "\\u003c")),  # noqa: S704
-        css=Markup(_asset("page.css")),  # noqa: S704
-        javascript=Markup(_asset("page.js")),  # noqa: S704
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
+        data=Markup(to_json(report).replace("<", "\\u003c")),
+        css=Markup(_asset("page.css")),
+        javascript=Markup(_asset("page.js")),
+        plotly=Markup(get_plotlyjs()),
     )
 
 
@@ -100,7 +100,9 @@ def _doubts(group: Group) -> list[str]:
 
 def _notes(group: Group) -> list[str]:
     """What landscapes say of themselves, each once."""
-    found = [f"{plane.axes[0].removeprefix('along axis 1 ').strip('()')}; {'; '.join(plane.notes)}" for plane in group.planes]
+    found = [
+        f"{plane.axes[0].removeprefix('along axis 1 ').strip('()')}; {'; '.join(plane.notes)}" for plane in group.planes
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -109,7 +109,7 @@ function share(own) {
   own.plot.on("plotly_hover", (event) => {
     if (pointing) return;
     pointing = true;
-    for (const each of others()) Plotly.Fx.hover(each.plot, [{ xval: event.points[0].x }], "xy");
+    for (const each of others()) Plotly.Fx.hover(each.plot, { xval: event.points[0].x }, "xy");
     pointing = false;
   });
   own.plot.on("plotly_unhover", () => {
