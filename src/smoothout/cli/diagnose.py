@@ -18,6 +18,7 @@ from smoothout.results.diagnosis import Diagnosis, Facts
 from smoothout.results.files import write_json
 from smoothout.results.gradient_noise import NoiseScale
 from smoothout.results.scan import Scan
+from smoothout.train import checkpoint
 
 DESCRIPTION = (
     "Say why a run does worse than it should, and what would help: more updates, other rates, or noise. Trains it "
