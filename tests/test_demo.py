@@ -4,7 +4,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
+
 from smoothout.cli.compare import read_arms
+from smoothout.train import comparison
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo"
 
@@ -38,3 +41,24 @@ def test_arms_are_written_from_the_choice():
         "tuned large batch + SmoothOut",
         "small batch + SmoothOut",
     ]
+
+
+@pytest.mark.parametrize(
+    ("everything", "runs", "planes", "lines", "reports"), [(False, 4, 4, 0, 1), (True, 35, 7, 6, 2)]
+)
+def test_what_make_demo_and_make_figures_measure(everything, runs, planes, lines, reports, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("look", DEMO / "look.py")
+    look = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(look)
+    arms, seeds = read_arms(DEMO / "arms.toml")
+    monkeypatch.chdir(tmp_path)
+    comparison.start(look.DEMO, arms, seeds, overwrite=False, resume=False)
+    made = []
+    monkeypatch.setattr(look, "main", lambda words: made.append(words) or 0)
+    assert look.look(everything) == 0
+    assert sum("/".join(look.DEMO.parts) in word for word in made[0]) == runs + 1  # and where results go
+    assert [words[0] for words in made] == ["sharpness", *["landscape"] * (planes + lines), *["report"] * reports]
+    assert sum("21x21" in words for words in made) == planes
+    assert sum("--to" in words for words in made) == lines
+    monkeypatch.setattr(look, "main", lambda words: 2)
+    assert look.look(everything) == 2
