@@ -3,8 +3,8 @@
     python benchmarks/page.py [--rounds N]
 
 The page has four arms of five runs with 200 epochs, measures, and planes of 51 x 51 points. A round opens it in a new
-context of the Chromium that ``make browser`` chose. "open" is the time until the words can be read and the first figures
-are drawn; "all" until every figure is, the surface drawn by software where there is no GPU. Writes
+Chromium, the one that ``make browser`` chose. "open" is the time until the words can be read and the first figures are
+drawn; "all" until every figure is, the surface drawn by software where there is no GPU. Writes
 benchmarks/results/page.json.
 """
 

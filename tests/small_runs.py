@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from smoothout.cli.main import main
 from smoothout.train.config import Settings
 from smoothout.train.loop import train
 from smoothout.train.run import prepare
@@ -52,6 +53,12 @@ def run(path, chosen, watcher=None, resume=False):
 
 def weights(folder, name="last"):
     return load_file(folder.checkpoint(name) / "model.safetensors")
+
+
+def command(words):
+    """A command in a process of its own, on one thread as the tests are."""
+    torch.set_num_threads(1)
+    main(words)
 
 
 def equal(one, other):

@@ -1,6 +1,7 @@
 """What a folder says of the process that fills it, and whether that is true."""
 
 import json
+import multiprocessing
 import os
 import shlex
 import signal
@@ -12,7 +13,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from small_runs import USER, settings
+from small_runs import USER, command, settings
 
 from smoothout.cli.arguments import parse
 from smoothout.cli.main import main
@@ -174,36 +175,34 @@ def test_the_machine_and_the_command_are_told(tmp_path):
 
 @contextmanager
 def training(folder, name):
-    """A real run that would take very long, once it has finished an epoch."""
-    script = "import sys, smoothout.cli.main as m; sys.exit(m.main(sys.argv[1:]))"
+    """A real run, in a process of its own, that would take very long."""
+    context = multiprocessing.get_context("forkserver")  # the one that comparisons use, too
+    context.set_forkserver_preload(["smoothout.train.loop"])
     words = ["train", *CODE, "--epochs", "2000", "--name", name, "--results-dir", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", script, *words]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(path, process):
-    while not path.is_file():
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = context.Process(target=command, args=(words,))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_runs_that_are_killed_or_interrupted(tmp_path):
     with training(tmp_path, "killed") as killed, training(tmp_path, "stopped") as stopped:
         for name, process in (("killed", killed), ("stopped", stopped)):
-            wait_for(tmp_path / name / "metrics.csv", process)
+            while not (tmp_path / name / "metrics.csv").is_file():
+                assert process.is_alive()
+                time.sleep(0.02)
             assert state_of(tmp_path / name) == "running"
-        killed.kill()
-        stopped.send_signal(signal.SIGINT)
-        assert b"Go on with" in stopped.communicate()[1]
-        killed.communicate()
+        os.kill(killed.pid, signal.SIGKILL)
+        os.kill(stopped.pid, signal.SIGINT)
+        killed.join()
+        stopped.join()
     assert state_of(tmp_path / "killed") == "vanished"
     assert state_of(tmp_path / "stopped") == "interrupted"
-    assert read_process(tmp_path / "stopped").command.startswith(f"smoothout train --dataset {USER}:blobs")
+    words = read_process(tmp_path / "stopped").command
+    assert words.startswith(f"smoothout train --dataset {USER}:blobs")
 
 
 def test_a_run_that_fails_and_one_that_goes_on(tmp_path, capsys, monkeypatch):
@@ -258,7 +257,10 @@ def test_a_comparison_and_its_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_an_interrupted_comparison_says_so_of_its_runs(tmp_path):
-    arms = [comparison.Arm("short", settings(epochs=1), None), comparison.Arm("long", settings(epochs=2000), None)]
+    arms = [
+        comparison.Arm("short", settings(epochs=1, strength=0.0), None),
+        comparison.Arm("long", settings(epochs=2000, strength=0.0), None),
+    ]
     comparison.start(tmp_path / "c", arms, (0,), overwrite=False, resume=False)
     long = tmp_path / "c" / "long" / "0"
 
