@@ -462,8 +462,15 @@ addEventListener("beforeprint", () => {
   repaint();
 });
 addEventListener("afterprint", () => { printing = false; repaint(); });
-document.querySelectorAll("[data-group]").forEach(start);
-repaint();
+
+function begin() {
+  document.body.append(make("script", { text: document.getElementById("plotly").textContent }));
+  document.querySelectorAll("[data-group]").forEach(start);
+  repaint();
+  drawWaiting();
+}
+
 tellAge();
 setInterval(tellAge, 10000);
-drawWaiting();
+// Plotly is as long as a book and takes a second to read: words and tables are painted before.
+requestAnimationFrame(() => setTimeout(begin, 0));
