@@ -18,6 +18,7 @@ from smoothout.measuring.landscape import Span, axes_of, key_of, run_points
 from smoothout.measuring.points import KeptPoints
 from smoothout.measuring.subject import Place, Sampling, load
 from smoothout.report.landscape import draw_line, draw_plane
+from smoothout.results.checkpoints import weights_digest
 from smoothout.results.files import write_json
 from smoothout.results.landscape import Line, Plane, write_vtp
 from smoothout.train.device import choose
@@ -131,6 +132,8 @@ def run(arguments: Sequence[str]) -> int:
     span = _span(chosen)
     plan = plan_of(chosen, span)
     key = key_of(span, plan.points)
+    checkpoints = [chosen.checkpoint, *chosen.to]
+    weights = [weights_digest(path) for path in checkpoints]
     folder = chosen.results_dir / (chosen.name or f"landscape-{key[:8]}")
     splits = tuple(dict.fromkeys(chosen.splits))
     kept = KeptPoints(folder, key, splits, len(plan.points), shard)
@@ -146,7 +149,8 @@ def run(arguments: Sequence[str]) -> int:
     about = {
         "command": shlex.join(["smoothout", "landscape", *arguments]),
         "key": key,
-        "checkpoints": [chosen.checkpoint, *chosen.to],
+        "checkpoints": checkpoints,
+        "weights": weights,
         "splits": splits,
         "sampling": chosen.sampling,
         "device": span.place.device,

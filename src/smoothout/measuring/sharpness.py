@@ -10,8 +10,9 @@ from typing import Any, Literal
 from smoothout import _checks, sharpness
 from smoothout._types import Distribution, Scale
 from smoothout.measuring.subject import Place, load, unchanged
+from smoothout.results.checkpoints import weights_digest
 from smoothout.results.files import write_json
-from smoothout.results.sharpness import Measure, read_measure
+from smoothout.results.sharpness import Measure, call_of, read_measure
 from smoothout.train.workers import each
 from smoothout.weights import exclude_batch_norm, exclude_nothing
 
@@ -125,6 +126,7 @@ class Task:
         measure: Its name.
         options: Its arguments.
         digest, samples_digest: Of the subject, and of its samples alone.
+        weights: Digest of the file with the weights.
     """
 
     place: Place
@@ -132,12 +134,12 @@ class Task:
     options: dict[str, Any]
     digest: str
     samples_digest: str
+    weights: str | None
 
     @property
     def call(self) -> str:
         """Measure and arguments, the same for every checkpoint; of the noise the scale comes first."""
-        first = f"{self.options['scale']} " if self.measure == "noise" else ""
-        return f"{self.measure} {first}{json.dumps(self.options)}"
+        return call_of(self.measure, self.options)
 
     @property
     def key(self) -> str:
@@ -150,9 +152,10 @@ def tasks(places: Sequence[Place], wanted: Wanted) -> list[Task]:
     """All measures of all checkpoints; each is loaded here first, so that what is wrong is told at once."""
     found = []
     for place in places:
-        subject = load(place)
+        subject, weights = load(place), weights_digest(place.checkpoint)
         found += [
-            Task(place, measure, options, subject.digest, subject.samples_digest) for measure, options in wanted.calls()
+            Task(place, measure, options, subject.digest, subject.samples_digest, weights)
+            for measure, options in wanted.calls()
         ]
     return found
 
@@ -196,6 +199,7 @@ class Kept:
         self._rows[task.key] = {
             "key": task.key,
             "checkpoint": str(task.place.checkpoint),
+            "weights": task.weights,
             "split": task.place.splits[0],
             "samples": task.place.sampling.samples,
             "device": task.place.device,

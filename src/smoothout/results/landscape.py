@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -170,6 +171,57 @@ class Plane(Landscape):
     finished: tuple[tuple[bool, ...], ...]
 
     ARRAYS: ClassVar[tuple[str, ...]] = ("xs", "ys", "losses", "errors1", "finished")
+
+
+@dataclass(frozen=True)
+class MeasuredLandscape:
+    """Lines or planes of some checkpoints; a folder with ``landscape.json``.
+
+    Attributes:
+        folder: Theirs.
+        command: What makes it again.
+        checkpoints: A checkpoint's folder, a run's, or a file of the original program, each.
+        weights: :func:`~smoothout.results.checkpoints.weights_digest` of each then; None in files of earlier versions.
+        records: By split.
+    """
+
+    folder: Path
+    command: str
+    checkpoints: tuple[Path, ...]
+    weights: tuple[str | None, ...] | None
+    records: Mapping[str, Line | Plane]
+
+
+def read_landscape(folder: Path) -> MeasuredLandscape:
+    """Read the folder of a landscape.
+
+    Raises:
+        FileNotFoundError: If it has no ``landscape.json``.
+        ValueError: If that is another program's, or what it names is not there or of another version.
+    """
+    path = folder / "landscape.json"
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text)
+        weights = content.get("weights")
+        return MeasuredLandscape(
+            folder,
+            content["command"],
+            tuple(map(Path, content["checkpoints"])),
+            None if weights is None else tuple(weights),
+            {split: _record(folder, split) for split in content["splits"]},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); expected what smoothout landscape wrote. "
+            f"Measure again with this version, or leave the folder out."
+        ) from error
+
+
+def _record(folder: Path, split: str) -> Line | Plane:
+    """The line or plane of a split."""
+    plane = folder / f"plane-{split}.npz"
+    return Plane.load(plane) if plane.is_file() else Line.load(folder / f"line-{split}.npz")
 
 
 def write_vtp(plane: Plane, path: Path) -> None:

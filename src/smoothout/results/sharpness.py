@@ -1,8 +1,10 @@
 """What the sharpness measures return."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 #: Put behind a value that has doubts.
@@ -93,6 +95,69 @@ def plus_minus(error: float) -> str:
         ' +- 0.012'
     """
     return f" +- {error:.2g}" if error == error else ""  # noqa: PLR0124
+
+
+def call_of(measure: str, options: Mapping[str, Any]) -> str:
+    """Measure and arguments, the same for every checkpoint; of the noise the scale comes first."""
+    first = f"{options['scale']} " if measure == "noise" else ""
+    return f"{measure} {first}{json.dumps(options)}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of one checkpoint; a row of ``sharpness.json``.
+
+    Attributes:
+        checkpoint: A checkpoint's folder, a run's, or a file of the original program.
+        weights: :func:`~smoothout.results.checkpoints.weights_digest` of it then; None in files of earlier versions.
+        split: Of the samples.
+        samples: How many were drawn of it; None for all.
+        measure, options: Name and arguments.
+        record: What came of it.
+    """
+
+    checkpoint: Path
+    weights: str | None
+    split: str
+    samples: int | None
+    measure: str
+    options: Mapping[str, Any]
+    record: Measure
+
+    @property
+    def call(self) -> str:
+        """As of :func:`call_of`."""
+        return call_of(self.measure, self.options)
+
+
+def read_sharpness(path: Path) -> list[Measured]:
+    """Read ``sharpness.json``; of rows of the same checkpoint, call and split the last.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is another program's, or a part of a file.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["measures"]
+        found = [_measured(row) for row in rows]
+        return list({(each.checkpoint, each.call, each.split): each for each in found}.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); expected what smoothout sharpness wrote. "
+            f"Measure again with this version, or leave the file out."
+        ) from error
+
+
+def _measured(row: Mapping[str, Any]) -> Measured:
+    return Measured(
+        Path(row["checkpoint"]),
+        row.get("weights"),
+        row["split"],
+        row["samples"],
+        row["measure"],
+        row["options"],
+        read_measure(row["kind"], row["record"]),
+    )
 
 
 def read_measure(kind: str, values: Mapping[str, Any]) -> Measure:

@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from smoothout.results.checkpoints import STATE, WEIGHTS, place_of
 from smoothout.train import original_checkpoint
 from smoothout.train.config import Settings
 from smoothout.train.user_code import named_again
 
-WEIGHTS, STATE, CONFIG = "model.safetensors", "state.pt", "config.json"
+CONFIG = "config.json"
 
 
 def save(folder: Path, model: nn.Module, settings: Settings, state: dict[str, Any]) -> None:
@@ -44,13 +45,9 @@ def find(path: Path) -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    if path.is_file():
-        return path
-    for folder in (path, path / "checkpoints" / "best"):
-        # A save that is under way, or was cut off, may have moved the old one aside; a reader moves nothing.
-        for place in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
-            if (place / STATE).is_file():
-                return place
+    place = place_of(path)
+    if place is not None:
+        return place
     raise FileNotFoundError(
         f"{path} is no checkpoint; expected a folder with {WEIGHTS}, {STATE} and {CONFIG}, such as "
         f"runs/NAME/checkpoints/best, a run's folder, or a file model_best.pth.tar of the original program."
