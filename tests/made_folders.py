@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 import numpy as np
 
+from smoothout.results.checkpoints import weights_digest
 from smoothout.results.comparisons import slug
 from smoothout.results.files import write_json
 from smoothout.results.landscape import Line, Mark, Plane
 from smoothout.results.runs import EpochMetrics, RunResult, write_metrics
 from smoothout.results.sharpness import BallSharpness, Center, HessianSharpness, NoiseSharpness
-from smoothout.results.weights import weights_digest
 from smoothout.train.config import Settings
 
 CENTER = Center(loss=0.01, error1=0.5, samples=4000, weights=15210, max_gradient=0.001, versions={"torch": "2"})

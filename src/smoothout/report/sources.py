@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from smoothout.results.checkpoints import weights_digest
 from smoothout.results.comparisons import is_comparison, read_comparison
 from smoothout.results.files import holds
 from smoothout.results.landscape import MeasuredLandscape, read_landscape
 from smoothout.results.processes import Process, read_process, state_of
 from smoothout.results.runs import EpochMetrics, RunResult, read_metrics, read_run
 from smoothout.results.sharpness import Measured, read_sharpness
-from smoothout.results.weights import weights_digest
 
 #: What a file that is not ours, or half of ours, raises when it is read.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error)
