@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smoothout.report.figures import COLOURS, make_figure, write_figure
+from smoothout.report.paper.figures import COLOURS, make_figure, write_figure
 
 #: Strength, hold-out accuracy in percent, and whether the trial ended early.
 Point = tuple[float, float, bool]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from smoothout.report.figures import COLOURS, make_figure, write_figure
+from smoothout.report.paper.figures import COLOURS, make_figure, write_figure
 from smoothout.results.scan import Scan
 
 

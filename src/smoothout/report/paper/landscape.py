@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smoothout.report.figures import COLOURS, make_figure, write_figure
+from smoothout.report.paper.figures import COLOURS, make_figure, write_figure
 from smoothout.results.landscape import Line, Mark, Plane
 
 if TYPE_CHECKING:

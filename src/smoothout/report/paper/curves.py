@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smoothout.report.figures import COLOURS, make_figure, write_figure
+from smoothout.report.paper.figures import COLOURS, make_figure, write_figure
 from smoothout.results.runs import EpochMetrics
 
 PANELS = (
