@@ -215,4 +215,4 @@ def _curves(folder: Path, arms: Sequence[Arm], outcomes: Sequence[Outcome]) -> d
     for outcome in outcomes:
         if outcome.result is not None:
             curves[outcome.arm].append(read_metrics(folder / slug(outcome.arm) / str(outcome.seed) / "metrics.csv"))
-    return {arm: runs for arm, runs in curves.items() if runs}
+    return curves

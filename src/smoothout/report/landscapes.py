@@ -1,5 +1,6 @@
 """Lines and planes of the runs of a report."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from smoothout.report.arms import ArmFound
@@ -15,9 +16,9 @@ def show(arms: Sequence[ArmFound], found: Found) -> tuple[tuple[LineShown, ...],
     for measured, title in _placed(arms, found):
         for split, record in measured.records.items():
             if isinstance(record, Line):
-                lines.append(_line(title, split, record))
+                lines.append(line(title, split, record))
             else:
-                planes.append(_plane(title, split, record))
+                planes.append(plane(title, split, record))
     return tuple(lines), tuple(planes)
 
 
@@ -37,7 +38,8 @@ def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[MeasuredLa
             yield measured, " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
 
 
-def _line(title: str, split: str, record: Line) -> LineShown:
+def line(title: str, split: str, record: Line) -> LineShown:
+    """A line as pages and figures show it."""
     return LineShown(
         title=title,
         split=split,
@@ -47,10 +49,16 @@ def _line(title: str, split: str, record: Line) -> LineShown:
         accuracies=tuple(number(100 - error) for error in record.errors1),
         marks=_marks(record, (1.0,)),
         notes=_notes(record),
+        wild=tuple(
+            at
+            for at, loss, finished in zip(record.positions, record.losses, record.finished, strict=True)
+            if finished and not math.isfinite(loss)
+        ),
     )
 
 
-def _plane(title: str, split: str, record: Plane) -> PlaneShown:
+def plane(title: str, split: str, record: Plane) -> PlaneShown:
+    """A plane as pages and figures show it."""
     across, up = record.lengths
     return PlaneShown(
         title=title,
@@ -77,4 +85,6 @@ def _marks(record: Line | Plane, lengths: tuple[float, ...]) -> tuple[MarkShown,
 
 def _notes(record: Line | Plane) -> tuple[str, ...]:
     facts = f"BatchNorm: {record.bn}; {record.samples:,} samples; {record.weights:,} weights"
+    if isinstance(record, Line) and not math.isnan(record.barrier):
+        facts += f"; barrier {record.barrier:.3g}"
     return (facts, *record.doubts)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smoothout.report.paper.figures import COLOURS, make_figure, write_figure
+from smoothout.report.paper.figures import COLOURS, WIDTHS, logarithmic, look, make_figure, style, write_figure
 
 #: Strength, hold-out accuracy in percent, and whether the trial ended early.
 Point = tuple[float, float, bool]
@@ -17,16 +17,17 @@ def draw_strengths(found: Mapping[str, Sequence[Point]], none: float, stem: Path
         none: The best accuracy without noise.
         stem: Path without a suffix.
     """
-    figure = make_figure(6.4, 4.2)
-    axes = figure.subplots()
-    for index, (name, trials) in enumerate(found.items()):
-        for pruned, marker in ((False, "o"), (True, "x")):
-            points = [(strength, score) for strength, score, ended in trials if ended is pruned]
-            if points:
-                label = f"{name}, ended early" if pruned else name
-                axes.plot(*zip(*points, strict=True), marker, color=COLOURS[index + 1], label=label)
-    axes.axhline(none, color=COLOURS[0], linestyle="--", label="no noise, its best")
-    axes.set(xscale="log", xlabel="strength", ylabel="hold-out accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return write_figure(figure, stem)
+    with style():
+        figure = make_figure(WIDTHS[2] * 0.75, 3.2)
+        axes = figure.subplots()
+        for index, (name, trials) in enumerate(found.items()):
+            for pruned, marker in ((False, look(index + 1).marker), (True, "x")):
+                points = [(strength, score) for strength, score, ended in trials if ended is pruned]
+                if points:
+                    label = f"{name}, ended early" if pruned else name
+                    axes.plot(*zip(*points, strict=True), marker, color=look(index + 1).colour, label=label)
+        axes.axhline(none, color=COLOURS[0], linestyle="--", label="no noise, its best")
+        axes.set(xlabel="strength", ylabel="hold-out accuracy (%)")
+        logarithmic(axes, "x")
+        axes.legend()
+        return write_figure(figure, stem)
