@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo choose sharpness bench bench-landscape bench-installed docs browser test lint types clean
+.PHONY: help install demo figures choose sharpness bench bench-landscape bench-installed docs browser test lint types clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -20,8 +20,12 @@ install: .venv/installed  ## make .venv with the package, every extra and the te
 	fi
 	touch $@
 
-demo: install  ## train small batch, large batch and both with noise, 5 seeds each, and compare (under four minutes)
+demo: install  ## train small batch, large batch and both with noise, 5 seeds each, and write a page (under five minutes)
 	$(BIN)/smoothout compare experiments/demo/arms.toml --name demo --overwrite
+	$(BIN)/python experiments/demo/look.py
+
+figures: install  ## measure all of the demo's arms, write its page again, and figures for a paper (after make demo)
+	$(BIN)/python experiments/demo/look.py --all
 
 choose: install  ## choose the demo's strengths on the hold-out again (about ten minutes)
 	$(BIN)/python experiments/demo/choose.py

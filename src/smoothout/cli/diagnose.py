@@ -13,6 +13,7 @@ from smoothout import _checks
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.cli.progress import progress
 from smoothout.measuring.diagnosis import Trials, diagnose
+from smoothout.results import checkpoints
 from smoothout.results.diagnosis import Diagnosis, Facts
 from smoothout.results.files import write_json
 from smoothout.results.gradient_noise import NoiseScale
@@ -81,7 +82,7 @@ def _written_to(path: Path) -> tuple[Path, str]:
         raise FileNotFoundError(
             f"{path} is a file, which does not say how it was trained; expected the folder of a run or of a checkpoint."
         )
-    if (path / checkpoint.STATE).is_file():
+    if (path / checkpoints.STATE).is_file():
         of_run = path.parent.name == "checkpoints"
         return (path.parents[1] if of_run else path.parent), f"diagnosis-of-{path.name}"
     if not (path / "config.json").is_file():

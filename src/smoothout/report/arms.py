@@ -56,13 +56,16 @@ def title(run: RunFound) -> str:
 def arms_of(runs: Sequence[RunFound], against: str | None) -> list[ArmFound]:
     """Arms of the runs of one group, in order; ``against`` replaces what comparisons say.
 
-    Runs of their own that differ in the seed alone are an arm.
+    Runs of their own that differ in the seed alone are an arm; of two with the same seed each is in another arm.
     """
     together: dict[tuple[str, ...], list[RunFound]] = {}
     for run in runs:
         settings = tuple(f"{name}={value}" for name, value in run.settings.items())
         folder = str(run.path.resolve().parent.parent) if run.arm is not None else ""
-        together.setdefault((folder, run.arm or "", *settings), []).append(run)
+        key = (folder, run.arm or "", *settings)
+        while run.seed in (other.seed for other in together.get(key, ())):
+            key = (*key, "again")
+        together.setdefault(key, []).append(run)
     groups = [sorted(group, key=lambda run: run.seed) for group in together.values()]
     named = list(zip(_names(groups), groups, strict=True))
     names = [name for name, _ in named]
@@ -77,9 +80,9 @@ def _rename(group: Sequence[RunFound], named: Sequence[tuple[str, Sequence[RunFo
     """The name here of the arm that a comparison calls something else, perhaps."""
     folder = group[0].path.resolve().parent.parent
     for name, other in named:
-        if group[0].against is not None and other[0].arm == group[0].against:
-            if other[0].path.resolve().parent.parent == folder:
-                return name
+        same = other[0].path.resolve().parent.parent == folder
+        if same and group[0].against is not None and other[0].arm == group[0].against:
+            return name
     return None
 
 
@@ -90,9 +93,7 @@ def _names(groups: Sequence[Sequence[RunFound]]) -> list[str]:
         name if short.count(name) == 1 else f"{_folder(group)}: {name}"
         for name, group in zip(short, groups, strict=True)
     ]
-    return [
-        name if longer.count(name) == 1 else str(group[0].path) for name, group in zip(longer, groups, strict=True)
-    ]
+    return [name if longer.count(name) == 1 else str(group[0].path) for name, group in zip(longer, groups, strict=True)]
 
 
 def _own_name(group: Sequence[RunFound]) -> str:
@@ -170,10 +171,8 @@ def _times(runs: Mapping[int, RunResult], other: Mapping[int, RunResult]) -> Int
     """Ratio of wall times, paired by seed."""
     seeds = sorted(runs.keys() & other.keys())
     found = mean_interval([math.log(runs[seed].seconds / other[seed].seconds) for seed in seeds])
-    return Interval(
-        *(number(math.exp(each)) if math.isfinite(each) else None for each in (found.mean, found.low, found.high)),
-        count=found.count,
-    )
+    mean, low, high = (number(math.exp(each)) for each in (found.mean, found.low, found.high))
+    return Interval(mean, low, high, found.count)
 
 
 def interval(estimate: Estimate) -> Interval:

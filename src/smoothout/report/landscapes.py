@@ -12,30 +12,32 @@ from smoothout.results.landscape import Line, MeasuredLandscape, Plane
 def show(arms: Sequence[ArmFound], found: Found) -> tuple[tuple[LineShown, ...], tuple[PlaneShown, ...]]:
     """Lines and planes of the arms; what belongs to no run of the report is named as left out."""
     lines: list[LineShown] = []
-    planes: list[PlaneShown] = []
-    for measured, title in _placed(arms, found):
+    planes: list[tuple[int, PlaneShown]] = []
+    for order, measured, title in _placed(arms, found):
         for split, record in measured.records.items():
             if isinstance(record, Line):
                 lines.append(line(title, split, record))
             else:
-                planes.append(plane(title, split, record))
-    return tuple(lines), tuple(planes)
+                planes.append((order, plane(title, split, record)))
+    planes.sort(key=lambda each: each[0])
+    return tuple(lines), tuple(shown for _, shown in planes)
 
 
-def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[MeasuredLandscape, str]]:
-    """Landscapes of which at least the first checkpoint is one of the arms', with their titles."""
+def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[int, MeasuredLandscape, str]]:
+    """Landscapes whose first checkpoint is one of the arms', with that arm's place and their titles."""
+    places = {run.path: index for index, arm in enumerate(arms) for run in arm.runs}
     names = {run.path: arm.name for arm in arms for run in arm.runs}
     for measured in found.landscapes:
         digests = measured.weights or (None,) * len(measured.checkpoints)
         ends = [place(found, path, digest) for path, digest in zip(measured.checkpoints, digests, strict=True)]
-        wrong = [end for end in ends if isinstance(end, str)]
-        if wrong:
-            if (reason := f"{measured.folder} is left out: {'; '.join(wrong)}.") not in found.left_out:
+        runs = [end[0] for end in ends if not isinstance(end, str)]
+        if len(runs) < len(ends):
+            wrong = "; ".join(end for end in ends if isinstance(end, str))
+            if (reason := f"{measured.folder} is left out: {wrong}.") not in found.left_out:
                 found.left_out.append(reason)
-            continue
-        runs = [run for run, _ in ends if not isinstance(run, str)]  # all of them
-        if runs[0].path in names:
-            yield measured, " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
+        elif runs[0].path in names:
+            title = " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
+            yield places[runs[0].path], measured, title
 
 
 def line(title: str, split: str, record: Line) -> LineShown:

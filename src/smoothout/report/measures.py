@@ -24,7 +24,7 @@ class _Placed:
 def show(arms: Sequence[ArmFound], found: Found) -> tuple[MeasureShown, ...]:
     """Every number of every measure, in the order of the files; what belongs to no run is named as left out."""
     placed = list(_placed(arms, found))
-    shown = []
+    shown: list[MeasureShown] = []
     for key in distinct(_key(each) for each in placed):
         records: dict[str, dict[int, Measure]] = {}
         for each in placed:
@@ -65,22 +65,25 @@ def _shown(
             for arm in arms
             if arm.name in records
         }
+        kind = _kind(first, title)
         compared = {name: compare(list(by_seed.values())) for name, by_seed in numbers.items()}
         yield MeasureShown(
             name=title + where,
-            kind=_kind(first, title),
+            kind=kind,
             strength=noise.strength if noise else None,
             curve=f"noise, {noise.distribution}, scale {noise.scale}{where}" if noise else None,
             split=f"{split}, {int(samples):,} samples",
             values=tuple(_value(name, numbers[name], each) for name, each in compared.items()),
-            verdicts=tuple(_verdicts(arms, compared, numbers)),
+            verdicts=tuple(_verdicts(arms, compared, numbers)) if kind != "other" else (),
         )
 
 
 def _kind(record: Measure, title: str) -> str:
     if isinstance(record, NoiseSharpness | Spectrum) or title.endswith("trace"):
         return "average"
-    return "curvature" if isinstance(record, HessianSharpness) else "worst"
+    if isinstance(record, HessianSharpness):
+        return "curvature" if title.endswith("largest eigenvalue") else "other"
+    return "worst"
 
 
 def _value(arm: str, numbers: Mapping[int, Number], each: Compared) -> Value:

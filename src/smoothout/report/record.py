@@ -73,7 +73,8 @@ class ArmShown:
         updates: Optimizer steps of a run; None without a finished one.
         passes: Forward and backward passes over each training sample, in all epochs.
         seconds: Wall time of a run.
-        times: Wall time as a multiple of that of ``against``, paired by seed, geometric mean; None if it is against none.
+        times: Wall time as a multiple of that of ``against``, paired by seed, geometric mean; None if it is against
+            none.
     """
 
     name: str
@@ -121,7 +122,8 @@ class Verdict:
 
     Attributes:
         arm, against: Their names.
-        sharper: True or False where the 95 % interval of the difference leaves out 0, None where it does not or is unknown.
+        sharper: True or False where the 95 % interval of the difference leaves out 0, None where it does not or is not
+            known.
         difference: Of the values.
         low, high: Of the difference; None where no error is known.
         words: The same in words.
@@ -142,7 +144,8 @@ class MeasureShown:
 
     Attributes:
         name: With its constants and its unit.
-        kind: "average" (over noise, or the trace), "worst" (box, ball, adaptive), "curvature" (an eigenvalue).
+        kind: "average" (over noise, or the trace), "worst" (box, ball, adaptive), "curvature" (the largest
+            eigenvalue), or "other", which says nothing of flatter or sharper.
         strength: Of noise; None for other measures.
         curve: Name of the curve that it is a point of; None for other measures than noise.
         split: Samples that it was measured on.
@@ -242,10 +245,12 @@ class Sentence:
     Attributes:
         kind: "accuracy", "sharpness", "cost" or "warning".
         text: Its words.
+        details: What it rests on, number by number.
     """
 
     kind: str
     text: str
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

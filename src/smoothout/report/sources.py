@@ -50,22 +50,17 @@ class RunFound:
     @property
     def note(self) -> str:
         """What the state means, in words; empty for a finished run."""
-        planned = self.settings.get("epochs")
-        stands = f"after epoch {len(self.rows)} of {planned}"
-        match self.state:
-            case "finished":
-                return ""
-            case "waiting":
-                return "has not begun"
-            case "running":
-                return f"still training, {stands}"
-            case "failed":
-                return f"failed {stands}: {self.process.error if self.process else 'no reason is kept'}"
-            case "interrupted":
-                return f"was interrupted {stands}; --resume goes on with it"
-            case "vanished":
-                return f"its process is gone without a word, {stands}; --resume goes on with it"
-        return f"unfinished, {stands}; how its process fared is not known"
+        stands = f"after epoch {len(self.rows)} of {self.settings.get('epochs')}"
+        error = self.process.error if self.process is not None else None
+        notes = {
+            "finished": "",
+            "waiting": "has not begun",
+            "running": f"still training, {stands}",
+            "failed": f"failed {stands}: {error or 'no reason is kept'}",
+            "interrupted": f"was interrupted {stands}; --resume goes on with it",
+            "vanished": f"its process is gone without a word, {stands}; --resume goes on with it",
+        }
+        return notes.get(self.state, f"unfinished, {stands}; how its process fared is not known")
 
     def digests(self) -> dict[str, str]:
         """Of the weights of its checkpoints, with the checkpoint's name."""

@@ -9,9 +9,9 @@ from smoothout.report.sources import distinct
 
 #: What a kind of measure asks.
 QUESTIONS = {
-    "average": "on average, under noise",
-    "curvature": "by curvature",
+    "average": "on average",
     "worst": "in the worst case",
+    "curvature": "by the largest eigenvalue",
 }
 
 
@@ -22,7 +22,7 @@ def summary(
     sentences = [
         *(Sentence("warning", each) for each in _warnings(arms)),
         *(Sentence("accuracy", each) for each in (*_ahead(arms, found), *_differences(arms))),
-        *(Sentence("sharpness", each) for each in _sharpness(arms, measures)),
+        *_sharpness(arms, measures),
         *(Sentence("cost", each) for each in _costs(arms)),
     ]
     return tuple(sentences)
@@ -82,8 +82,8 @@ def _differences(arms: Sequence[ArmShown]) -> Iterator[str]:
             continue
         if gap.low is None:
             yield (
-                f"Over {arm.against}, {arm.name} differs by {gap.mean:+.2f} points of test accuracy at the one seed that "
-                f"both finished; one seed says nothing of chance."
+                f"Over {arm.against}, {arm.name} differs by {gap.mean:+.2f} points of test accuracy at the one seed "
+                f"that both finished; one seed says nothing of chance."
             )
         elif gap.certain:
             verb = "gains" if gap.mean > 0 else "loses"
@@ -137,40 +137,67 @@ def _runs(count: int) -> str:
 # -- sharpness ---------------------------------------------------------------------------------------------
 
 
-def _sharpness(arms: Sequence[ArmShown], measures: Sequence[MeasureShown]) -> Iterator[str]:
+def _sharpness(arms: Sequence[ArmShown], measures: Sequence[MeasureShown]) -> Iterator[Sentence]:
     """How sharp each arm's minima are against those of the arm that it is compared with, by kinds of measure."""
     if not measures:
-        yield "Sharpness was not measured, so whether any arm is flatter is not known."
+        yield Sentence("sharpness", "Sharpness was not measured, so whether any arm is flatter is not known.")
         return
     for arm in arms:
         told = [(each, verdict) for each in measures for verdict in each.verdicts if verdict.arm == arm.name]
-        kinds = [_by_kind(kind, [(each, v) for each, v in told if each.kind == kind]) for kind in QUESTIONS]
-        if told:
+        kinds = {kind: [(each, v) for each, v in told if each.kind == kind] for kind in QUESTIONS}
+        parts = [f"{QUESTIONS[kind]} {_overall(some)}" for kind, some in kinds.items() if some]
+        if parts:
             seeds = _measured_seeds(arm.name, measures)
-            yield f"Minima of {arm.name} against those of {arm.against} ({seeds}): {'; '.join(filter(None, kinds))}."
+            yield Sentence(
+                "sharpness",
+                f"Against {arm.against}, {arm.name} ({seeds}): {'; '.join(parts)}.",
+                tuple(f"{QUESTIONS[kind]}: {_evidence(some)}" for kind, some in kinds.items() if some),
+            )
 
 
 def _measured_seeds(arm: str, measures: Sequence[MeasureShown]) -> str:
     seeds = sorted({seed for each in measures for value in each.values if value.arm == arm for seed in value.seeds})
-    return f"seed {seeds[0]} alone, intervals over draws or batches" if len(seeds) == 1 else f"{_seeds(len(seeds))}"
+    if len(seeds) > 1:
+        return f"{len(seeds)} seeds, 95 % intervals over them"
+    return f"seed {seeds[0]} alone, 95 % intervals over draws or batches: other seeds may differ"
 
 
-def _by_kind(kind: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
-    """What the measures of one kind say, the verdict first, then what it rests on."""
-    if not told:
-        return ""
+def _evidence(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
+    """What the measures of one kind say, with their intervals."""
     curves = distinct(each.curve or short(each) for each, _ in told)
-    parts = [_by_curve(curve, [(e, v) for e, v in told if (e.curve or short(e)) == curve]) for curve in curves]
-    return f"{QUESTIONS[kind]} {_overall({_word(verdict) for _, verdict in told})} [{'; '.join(parts)}]"
+    return "; ".join(_by_curve(curve, [(e, v) for e, v in told if (e.curve or short(e)) == curve]) for curve in curves)
 
 
-def _overall(words: set[str]) -> str:
-    if {"flatter", "sharper"} <= words:
-        return "flatter by some measures and sharper by others"
-    for word in ("flatter", "sharper", "not told apart"):
-        if word in words:
-            return word
-    return "not known"
+def _overall(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
+    """What measures of one kind say together."""
+    words = {_word(verdict) for _, verdict in told}
+    certain = [_where(told, word) for word in ("flatter", "sharper") if word in words]
+    if certain:
+        return " and ".join(certain)
+    return "not told apart" if "not told apart" in words else "not known, since no interval is known"
+
+
+def _where(told: Sequence[tuple[MeasureShown, Verdict]], word: str) -> str:
+    """By which measures minima are flatter, or sharper."""
+    some = [each for each, verdict in told if _word(verdict) == word]
+    parts = []
+    for curve in distinct(each.curve for each in some):
+        if curve is None:
+            parts += [short(each) for each in some if each.curve is None]
+        else:
+            strengths = [each.strength for each in some if each.curve == curve and each.strength is not None]
+            parts.append(f"{_scale(curve)} of {_span(strengths)}")
+    return f"{word} by {', '.join(parts)}"
+
+
+def _scale(curve: str) -> str:
+    """A curve of noise in a word or two."""
+    return "noise" if curve.endswith("scale none") else f"noise by {curve.split('scale ')[1]}"
+
+
+def _span(strengths: Sequence[float]) -> str:
+    """Strengths from the lowest to the highest."""
+    return f"{strengths[0]:g}" if len(strengths) == 1 else f"{min(strengths):g} to {max(strengths):g}"
 
 
 def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
@@ -178,7 +205,7 @@ def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
     parts = []
     for word in distinct(_word(verdict) for _, verdict in told):
         some = [(each, verdict) for each, verdict in told if _word(verdict) == word]
-        each, verdict = some[-1]
+        _, verdict = some[-1]
         strengths = [f"{one.strength:g}" for one, _ in some if one.strength is not None]
         at = f" at a = {', '.join(strengths)}" if strengths else ""
         last = f"at {strengths[-1]}: " if len(strengths) > 1 else ""

@@ -39,10 +39,10 @@ def render(report: Report) -> str:
         kinds=KINDS,
         running=f"{running} run{' was' if running == 1 else 's were'}" if running else "",
         # Nothing in the data can end the block: "<" stands there as an escape of JSON.
-        data=Markup(to_json(report).replace("<", "\\u003c")),  # noqa: S704
-        css=Markup(_asset("page.css")),  # noqa: S704
-        javascript=Markup(_asset("page.js")),  # noqa: S704
-        plotly=Markup(get_plotlyjs()),  # noqa: S704
+        data=Markup(to_json(report).replace("<", "\\u003c")),
+        css=Markup(_asset("page.css")),
+        javascript=Markup(_asset("page.js")),
+        plotly=Markup(get_plotlyjs()),
     )
 
 
@@ -57,18 +57,16 @@ def _title(report: Report) -> str:
 # -- what the template calls -------------------------------------------------------------------------------
 
 
-def _interval(value: Interval | None) -> str:
+def _interval(value: Interval | None, form: str = ".2f") -> tuple[str, str]:
+    """Mean, and interval in brackets."""
     if value is None or value.mean is None:
-        return ""
-    reach = "" if value.low is None or value.high is None else f" ({value.low:.2f} to {value.high:.2f})"
-    return f"{value.mean:.2f}{reach}"
+        return "", ""
+    reach = "" if value.low is None or value.high is None else f"({value.low:{form}} to {value.high:{form}})"
+    return f"{value.mean:{form}}", reach
 
 
-def _signed(value: Interval | None) -> str:
-    if value is None or value.mean is None:
-        return ""
-    reach = "" if value.low is None or value.high is None else f" ({value.low:+.2f} to {value.high:+.2f})"
-    return f"{value.mean:+.2f}{reach}"
+def _signed(value: Interval | None) -> tuple[str, str]:
+    return _interval(value, "+.2f")
 
 
 def _runs(arm: ArmShown) -> str:
@@ -100,6 +98,14 @@ def _doubts(group: Group) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _notes(group: Group) -> list[str]:
+    """What landscapes say of themselves, each once."""
+    found = [
+        f"{plane.axes[0].removeprefix('along axis 1 ').strip('()')}; {'; '.join(plane.notes)}" for plane in group.planes
+    ]
+    return list(dict.fromkeys(found))
+
+
 def _listed(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
@@ -117,5 +123,6 @@ _FUNCTIONS: dict[str, Any] = {
     "measured": _measured,
     "doubts": _doubts,
     "listed": _listed,
+    "notes": _notes,
     "first_path": _first_path,
 }

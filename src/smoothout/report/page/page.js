@@ -12,6 +12,7 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star"];
 const SMOOTHING = 0.8;
 const HEIGHT = 280;
+const PRINTED = 680; // pixels of a printed page's width: A4 without its margins
 
 const dark = () =>
   document.documentElement.dataset.theme === "dark" ||
@@ -91,7 +92,7 @@ function layout(more) {
 
 function draw(own) {
   const { data, layout } = own.build();
-  if (printing) layout.width = own.element.clientWidth - 16;
+  if (printing) layout.width = own.element.parentElement.matches(".figures") ? PRINTED / 2 - 24 : PRINTED - 16;
   const settings = { displayModeBar: false, responsive: true };
   const done = own.drawn ? Plotly.react(own.plot, data, layout, settings) : Plotly.newPlot(own.plot, data, layout, settings);
   if (!own.drawn && own.shared) share(own);
@@ -108,7 +109,7 @@ function share(own) {
   own.plot.on("plotly_hover", (event) => {
     if (pointing) return;
     pointing = true;
-    for (const each of others()) Plotly.Fx.hover(each.plot, [{ xval: event.points[0].x }], "xy");
+    for (const each of others()) Plotly.Fx.hover(each.plot, { xval: event.points[0].x }, "xy");
     pointing = false;
   });
   own.plot.on("plotly_unhover", () => {
@@ -289,8 +290,7 @@ function planeFigure(parent, plane, scale, name) {
     ],
     layout: layout({ height: 340, xaxis: { title: { text: "distance along axis 1" } }, yaxis: { title: { text: "distance along axis 2" }, scaleanchor: "x", constrain: "domain" } }),
   });
-  const note = [plane.split, plane.axes[0].replace("along axis 1 ", ""), ...plane.notes].join("; ");
-  figure(parent, { title: plane.title, note, name, describe: () => `Contours of the loss over a plane, ${plane.title}, ${plane.split}. ${lowest(plane)}.`, build, rows: () => planeRows(plane) });
+  figure(parent, { title: plane.title, note: plane.split, name, describe: () => `Contours of the loss over a plane, ${plane.title}, ${plane.split}. ${lowest(plane)}.`, build, rows: () => planeRows(plane) });
 }
 
 function webgl() {
