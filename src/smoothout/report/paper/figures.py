@@ -156,7 +156,10 @@ def _width(text: str, size: float) -> float:
     """Inches that a text takes in one line."""
     from matplotlib.textpath import TextPath
 
-    return float(TextPath((0, 0), text, size=size).get_extents().width) / 72 if text.strip() else 0.0
+    if not text.strip():
+        return 0.0
+    across = TextPath((0, 0), text, size=size).vertices[:, 0]
+    return float(across.max() - across.min()) / 72
 
 
 def lines_of(text: str) -> int:

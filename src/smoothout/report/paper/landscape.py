@@ -134,9 +134,13 @@ def _line(name: str, lines: Sequence[LineShown], width: float) -> Picture:
     for mark in lines[0].marks:
         [at] = mark.coordinates
         axes.axvline(at, color="black", lw=0.8, ls=":")
-        name = fit(mark.name, 0.3 * width)
         axes.annotate(
-            name, (at, 1), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+            fit(mark.name, 0.3 * width),
+            (at, 1),
+            (0, 3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
         )
     axes.set(xlabel=fit(lines[0].axis, 0.7 * width), ylabel="loss (nats)")
     if all(loss > 0 for line in lines for loss in _finite((*line.losses, *(mark.loss for mark in line.marks)))):
