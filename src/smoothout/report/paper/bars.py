@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from smoothout.report.paper.figures import LINE, Picture, fit, look, make_figure, name_rows, stack
+from smoothout.report.paper.figures import LINE, Picture, fit, lines_of, look, make_figure, name_rows, stack
 from smoothout.report.record import ArmShown, Interval
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def pictures(arms: Sequence[ArmShown], width: float) -> Iterator[Picture]:
         axes.barh(places, means, color=colours, alpha=0.75, height=_BAR)
         _intervals(axes, places, accuracies.values())
         _write_beside(axes, places, [_number(value) for value in accuracies.values()])
-        axes.set(xlabel=fit("test accuracy after the last epoch (%)", 0.5 * width))
+        _label(axes, "test accuracy after the last epoch (%)", width)
         axes.set_xlim(0, 100)
         yield Picture("accuracy", figure, f"Means and {_of(accuracies)}.")
     compared = [arm for arm in arms if arm.difference is not None and arm.difference.mean is not None]
@@ -48,7 +48,7 @@ def pictures(arms: Sequence[ArmShown], width: float) -> Iterator[Picture]:
         _intervals(axes, places, differences.values())
         axes.axvline(0, color="black", linewidth=0.8)
         _write_beside(axes, places, [_number(value, "+") for value in differences.values()])
-        axes.set(xlabel=fit(f"difference{to} in test accuracy (points)", 0.5 * width))
+        _label(axes, f"difference{to} in test accuracy (points)", width)
         axes.margins(x=0.08)
         yield Picture(
             "differences",
@@ -61,10 +61,19 @@ def pictures(arms: Sequence[ArmShown], width: float) -> Iterator[Picture]:
 def _canvas(rows: Mapping[str, Interval], width: float) -> "tuple[Figure, Axes, list[float]]":
     """A figure with a row for each name, the first on top."""
     names = [fit(name, _NAMES * width) for name in rows]
-    figure = make_figure(width, stack(names)[1] * LINE + 0.45)
+    figure = make_figure(width, stack(names)[1] * LINE + 0.35)
     axes = figure.subplots()
     axes.grid(visible=False, axis="y")
     return figure, axes, name_rows(axes, names)
+
+
+def _label(axes: "Axes", text: str, width: float) -> None:
+    """What the bars count; the figure grows by its lines."""
+    label = fit(text, 0.5 * width)
+    axes.set_xlabel(label)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + lines_of(label) * LINE)
 
 
 def _intervals(axes: "Axes", places: Sequence[float], values: Iterable[Interval]) -> None:
