@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from smoothout.intervals import Estimate
-from smoothout.report.figures import COLOURS, make_figure
+from smoothout.report.paper.figures import COLOURS, make_figure
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 

@@ -6,7 +6,7 @@ import drawing
 import torch
 
 from claim.runs import Record
-from smoothout.report.figures import COLOURS, make_figure
+from smoothout.report.paper.figures import COLOURS, make_figure
 
 CLAIM = "A 1-D double well: the narrow minimum vanishes once a exceeds its half-width; the wide one hardly moves."
 HOW = (

@@ -8,7 +8,7 @@ import drawing
 
 from claim.runs import EXPERIMENTS, Record, read, show
 from smoothout.intervals import mean_interval
-from smoothout.report.figures import COLOURS, make_figure
+from smoothout.report.paper.figures import COLOURS, make_figure
 
 RESULTS = EXPERIMENTS / "sharpness" / "results.json"
 

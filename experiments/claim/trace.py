@@ -9,7 +9,7 @@ from torch import nn
 
 from claim.runs import Record
 from smoothout import sharpness
-from smoothout.report.figures import COLOURS, make_figure
+from smoothout.report.paper.figures import COLOURS, make_figure
 
 CLAIM = "For small a, Cbar - C tends to (a^2/6) tr H; uniform and variance-matched Gaussian noise agree."
 HOW = (

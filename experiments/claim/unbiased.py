@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from claim.runs import Record
 from smoothout import SmoothOut
-from smoothout.report.figures import COLOURS, make_figure
+from smoothout.report.paper.figures import COLOURS, make_figure
 
 CLAIM = "The estimator is unbiased, and restoring is bit-exact."
 HOW = (

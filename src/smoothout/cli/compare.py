@@ -17,7 +17,7 @@ from rich.table import Table
 from smoothout import _checks
 from smoothout.cli.arguments import parse
 from smoothout.intervals import Estimate
-from smoothout.report.curves import draw_curves
+from smoothout.report.paper.curves import draw_curves
 from smoothout.results.comparisons import ArmSummary, slug, summarise
 from smoothout.results.files import write_text
 from smoothout.results.processes import first_command, recorded
@@ -215,4 +215,4 @@ def _curves(folder: Path, arms: Sequence[Arm], outcomes: Sequence[Outcome]) -> d
     for outcome in outcomes:
         if outcome.result is not None:
             curves[outcome.arm].append(read_metrics(folder / slug(outcome.arm) / str(outcome.seed) / "metrics.csv"))
-    return {arm: runs for arm, runs in curves.items() if runs}
+    return curves

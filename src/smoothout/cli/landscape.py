@@ -17,7 +17,7 @@ from smoothout.landscape import LinePlan, PlanePlan
 from smoothout.measuring.landscape import Span, axes_of, key_of, run_points
 from smoothout.measuring.points import KeptPoints
 from smoothout.measuring.subject import Place, Sampling, load
-from smoothout.report.landscape import draw_line, draw_plane
+from smoothout.report.paper.landscape import draw_line, draw_plane
 from smoothout.results.checkpoints import weights_digest
 from smoothout.results.files import write_json
 from smoothout.results.landscape import Line, Plane, write_vtp

@@ -14,7 +14,7 @@ from smoothout import _checks
 from smoothout._types import Scale
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.measuring.subject import Place, Sampling, Subject, load, untrained
-from smoothout.report.scan import draw_scans
+from smoothout.report.paper.scan import draw_scans
 from smoothout.results.files import write_json
 from smoothout.results.scan import Scan
 from smoothout.sharpness.scan import scan

@@ -16,7 +16,7 @@ from smoothout import _checks
 from smoothout.cli.arguments import parse
 from smoothout.cli.compare import write_arms
 from smoothout.cli.progress import progress
-from smoothout.report.tuning import draw_strengths
+from smoothout.report.paper.tuning import draw_strengths
 from smoothout.train import comparison, methods
 from smoothout.train.config import Settings
 from smoothout.train.provenance import words_of

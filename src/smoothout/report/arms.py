@@ -144,9 +144,6 @@ def _show(
 
 
 def _run(run: RunFound) -> RunShown:
-    columns = {
-        field.name: tuple(number(float(getattr(row, field.name))) for row in run.rows) for field in fields(EpochMetrics)
-    }
     return RunShown(
         seed=run.seed,
         path=str(run.path),
@@ -154,8 +151,15 @@ def _run(run: RunFound) -> RunShown:
         note=run.note,
         epochs=len(run.rows),
         planned=run.settings.get("epochs"),
-        columns=columns,
+        columns=columns_of(run.rows),
     )
+
+
+def columns_of(rows: Sequence[EpochMetrics]) -> dict[str, tuple[float | None, ...]]:
+    """Rows of ``metrics.csv`` as columns, by name."""
+    return {
+        field.name: tuple(number(float(getattr(row, field.name))) for row in rows) for field in fields(EpochMetrics)
+    }
 
 
 def _passes(settings: Mapping[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """Lines and planes of the runs of a report."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from smoothout.report.arms import ArmFound
@@ -11,20 +12,20 @@ from smoothout.results.landscape import Line, MeasuredLandscape, Plane
 def show(arms: Sequence[ArmFound], found: Found) -> tuple[tuple[LineShown, ...], tuple[PlaneShown, ...]]:
     """Lines and planes of the arms; what belongs to no run of the report is named as left out."""
     lines: list[LineShown] = []
-    planes: list[PlaneShown] = []
-    for measured, title in _placed(arms, found):
+    planes: list[tuple[int, PlaneShown]] = []
+    for order, measured, title in _placed(arms, found):
         for split, record in measured.records.items():
             if isinstance(record, Line):
-                lines.append(_line(title, split, record))
+                lines.append(line(title, split, record))
             else:
-                planes.append(_plane(title, split, record))
-    order = [arm.name for arm in arms]
-    planes.sort(key=lambda plane: order.index(plane.title.rpartition(", seed ")[0].split(" to ")[0]))
-    return tuple(lines), tuple(planes)
+                planes.append((order, plane(title, split, record)))
+    planes.sort(key=lambda each: each[0])
+    return tuple(lines), tuple(shown for _, shown in planes)
 
 
-def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[MeasuredLandscape, str]]:
-    """Landscapes of which at least the first checkpoint is one of the arms', with their titles."""
+def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[int, MeasuredLandscape, str]]:
+    """Landscapes whose first checkpoint is one of the arms', with that arm's place and their titles."""
+    places = {run.path: index for index, arm in enumerate(arms) for run in arm.runs}
     names = {run.path: arm.name for arm in arms for run in arm.runs}
     for measured in found.landscapes:
         digests = measured.weights or (None,) * len(measured.checkpoints)
@@ -35,10 +36,12 @@ def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[MeasuredLa
             if (reason := f"{measured.folder} is left out: {wrong}.") not in found.left_out:
                 found.left_out.append(reason)
         elif runs[0].path in names:
-            yield measured, " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
+            title = " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
+            yield places[runs[0].path], measured, title
 
 
-def _line(title: str, split: str, record: Line) -> LineShown:
+def line(title: str, split: str, record: Line) -> LineShown:
+    """A line as pages and figures show it."""
     return LineShown(
         title=title,
         split=split,
@@ -48,10 +51,16 @@ def _line(title: str, split: str, record: Line) -> LineShown:
         accuracies=tuple(number(100 - error) for error in record.errors1),
         marks=_marks(record, (1.0,)),
         notes=_notes(record),
+        wild=tuple(
+            at
+            for at, loss, finished in zip(record.positions, record.losses, record.finished, strict=True)
+            if finished and not math.isfinite(loss)
+        ),
     )
 
 
-def _plane(title: str, split: str, record: Plane) -> PlaneShown:
+def plane(title: str, split: str, record: Plane) -> PlaneShown:
+    """A plane as pages and figures show it."""
     across, up = record.lengths
     return PlaneShown(
         title=title,
@@ -78,4 +87,6 @@ def _marks(record: Line | Plane, lengths: tuple[float, ...]) -> tuple[MarkShown,
 
 def _notes(record: Line | Plane) -> tuple[str, ...]:
     facts = f"BatchNorm: {record.bn}; {record.samples:,} samples; {record.weights:,} weights"
+    if isinstance(record, Line) and not math.isnan(record.barrier):
+        facts += f"; barrier {record.barrier:.3g}"
     return (facts, *record.doubts)

@@ -182,6 +182,7 @@ class LineShown:
         positions, losses, accuracies: Of the points; accuracies in percent.
         marks: Known points.
         notes: What to know before believing it.
+        wild: Positions of points that are measured and whose loss is not finite.
     """
 
     title: str
@@ -192,6 +193,7 @@ class LineShown:
     accuracies: tuple[float | None, ...]
     marks: tuple[MarkShown, ...]
     notes: tuple[str, ...]
+    wild: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smoothout.report.landscape import draw_line, draw_plane
+from smoothout.report.paper.landscape import draw_line, draw_plane
 from smoothout.results.landscape import Line, Mark, Plane
 
 GREY = (204, 204, 204)
