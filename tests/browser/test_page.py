@@ -66,7 +66,7 @@ def test_a_click_in_the_legend_takes_an_arm_out_of_every_figure_and_puts_it_back
         "train_loss-0",
         "test_error1-0",
         "distance-0",
-        "noise-uniform-scale-none-0",
+        "noise-uniform-scale-none-train-samples-0",
         "hessian-largest-eigenvalue-0",
     )
     before = {name: curves(opened, name) for name in figures}

@@ -160,7 +160,9 @@ def test_one_seed_speaks_of_its_minima_alone(tmp_path):
         "flatter by noise of 0.03."
     )
     [details] = [each.details for each in group.summary if each.kind == "sharpness"]
-    assert details == ("on average: noise, uniform, scale none: flatter at a = 0.03 (-0.2, 95 % -0.203 to -0.197)",)
+    assert details == (
+        "on average: noise, uniform, scale none, train samples: flatter at a = 0.03 (-0.2, 95 % -0.203 to -0.197)",
+    )
 
 
 def test_kinds_of_measure_are_told_apart_and_nothing_is_said_without_an_error(tmp_path):

@@ -71,7 +71,7 @@ def _shown(
             name=title + where,
             kind=kind,
             strength=noise.strength if noise else None,
-            curve=f"noise, {noise.distribution}, scale {noise.scale}{where}" if noise else None,
+            curve=f"noise, {noise.distribution}, scale {noise.scale}, {split} samples{where}" if noise else None,
             split=f"{split}, {int(samples):,} samples",
             values=tuple(_value(name, numbers[name], each) for name, each in compared.items()),
             verdicts=tuple(_verdicts(arms, compared, numbers)) if kind != "other" else (),

@@ -302,8 +302,8 @@ def to_json(report: Report) -> str:
     """The block, without blanks; numbers to six digits.
 
     Example:
-        >>> to_json(Report("2026-01-01T00:00:00Z", "1.0", "smoothout report runs/a", (), ()))[-43:]
-        '"groups":[],"left_out":[],"schema":1}'[-43:]
+        >>> to_json(Report("2026-01-01T00:00:00Z", "1.0", "smoothout report a", (), ()))[-37:]
+        '"groups":[],"left_out":[],"schema":1}'
     """
     return json.dumps(_plain(asdict(report)), separators=(",", ":"), allow_nan=False)
 

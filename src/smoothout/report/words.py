@@ -191,8 +191,15 @@ def _where(told: Sequence[tuple[MeasureShown, Verdict]], word: str) -> str:
 
 
 def _scale(curve: str) -> str:
-    """A curve of noise in a word or two."""
-    return "noise" if curve.endswith("scale none") else f"noise by {curve.split('scale ')[1]}"
+    """A curve of noise in a word or two.
+
+    Example:
+        >>> _scale("noise, uniform, scale none, train samples"), _scale("noise, uniform, scale filter, test samples")
+        ('noise', 'noise by filter on test samples')
+    """
+    scale, samples = curve.split(", scale ")[1].split(", ")[:2]
+    kind = "noise" if scale == "none" else f"noise by {scale}"
+    return kind if samples == "train samples" else f"{kind} on {samples}"
 
 
 def _span(strengths: Sequence[float]) -> str:
