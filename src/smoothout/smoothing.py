@@ -366,13 +366,21 @@ class SmoothOut(Scope):
         self._displaced = True
         self._add_noise(NoiseKey(self.seed, self._updates, stream, draw), sign * self.amplitude)
 
-    @torch.no_grad()
     def _add_noise(self, key: NoiseKey, amplitude: float) -> None:
         for kernel in self._fused:
             kernel.perturb(key, amplitude)
+        if self._slow:
+            with torch.no_grad():
+                self._add_slowly(key, amplitude)
+
+    def _add_slowly(self, key: NoiseKey, amplitude: float) -> None:
         for group in self._slow:
             thetas = offsets(group, key, amplitude, self._scale, self._distribution)
             torch._foreach_add_([weight.parameter for weight in group], thetas)
+
+    def _in_place(self) -> bool:
+        # Kernels write to addresses, whose memory they keep alive; torch's copies look for themselves.
+        return not any(kernel.shifted() for kernel in self._fused)
 
     def _take(self) -> None:
         for kernel in self._fused:

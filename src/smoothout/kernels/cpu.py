@@ -1,7 +1,7 @@
 """Noise on float32 weights on a CPU: draw, scale, copy and add in one pass, compiled by numba.
 
-The weights are cut into units of work, which torch's own OpenMP threads take one after another; a unit makes its draws
-in a buffer that stays in the cache. Weights in channels_last memory are brought in row-major order there, and back.
+The weights are cut into units of work, which torch's own OpenMP threads take one after another. A unit is done in parts,
+whose draws are made in a buffer that stays in the nearest cache, while memory brings the next part's weights. Weights in channels_last memory are brought in row-major order there, and back.
 
 Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits are the same: products and sums are
 rounded one by one, squares of uniform draws are summed as integers, other squares in the published lanes. So nothing
@@ -38,7 +38,7 @@ FIELDS = (
     "key0",
     "key1",
     "amplitude",  # address of a float64
-    "restoring",  # 1 to copy the weights back, 0 to copy and perturb them
+    "task",  # DRAW, REDRAW or RESTORE
     "scratch",  # address
     "scratch_bytes",  # of a worker
     "streamed",  # 1 if copies go past the cache, 2 if weights that come back do, too
@@ -46,8 +46,11 @@ FIELDS = (
 )
 (
     _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _KEY0, _KEY1, _AMPLITUDE,
-    _RESTORING, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
+    _TASK, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
 ) = range(len(FIELDS))  # fmt: skip
+
+#: Copy the weights and add noise; add noise to what the copies hold; copy them back.
+DRAW, REDRAW, RESTORE = range(3)
 
 #: Neither Python nor C calls the parts of a worker.
 njit = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -55,7 +58,7 @@ njit = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=Tru
 _M0, _M1 = map(np.uint64, MULTIPLIERS)
 _W0, _W1 = map(np.uint32, WEYL)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
-_STEP = np.float32(1 / UNIFORM_DENOMINATOR)
+_STEP, _TWO_STEPS = np.float32(1 / UNIFORM_DENOMINATOR), np.float32(2 / UNIFORM_DENOMINATOR)
 _WORDS_PER_BLOCK, _WORD, _COLUMNS = 4, 8, 5  # 32-bit words of a block of draws, bytes of a field, columns of the table
 _VECTOR, _LINE = 16, 64  # float32 of a vector that is streamed, and its bytes
 _LOG, _SIN, _COS = (tuple(map(np.float32, series)) for series in (LOG, SIN, COS))
@@ -65,6 +68,10 @@ _QUARTER, _EIGHTH = np.uint32(QUARTER), np.uint32(1 << (QUARTER - 1))
 _MANTISSA, _EXPONENT, _BIAS = np.int32((1 << 23) - 1), np.int32(23), np.int32(126)  # of a float32 in [1/2, 1)
 _ONE_HALF_BITS = np.int32(126 << 23)
 _INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+
+
+#: Elements of a part, or one filter if that has more.
+PART = 1024
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
@@ -90,6 +97,17 @@ def _pointer_to(element: Any) -> Any:
 _floats, _doubles = _pointer_to(types.float32), _pointer_to(types.float64)
 _words, _halves = _pointer_to(types.uint32), _pointer_to(types.int16)
 _numbers, _bytes = _pointer_to(types.int64), _pointer_to(types.uint8)
+
+
+@intrinsic
+def _wide(_context: Any) -> Any:
+    """Said first in a function with loops: vectors may be of 512 bits, of which LLVM makes 256 unless it is told."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite's own add knows fewer names
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic
@@ -140,6 +158,7 @@ def _stream_line(_context: Any, _to: Any, _from: Any) -> Any:
 @njit()
 def _draw(words: Any, blocks: Any, first: Any, ordinal: Any, tag: Any, k0: Any, k1: Any) -> None:
     """Philox of consecutive blocks, with words masked as in :func:`smoothout.noise.philox.philox4x32`."""
+    _wide()
     for block in range(blocks):
         index = np.uint64(first + block)
         c0, c1 = index & _LOW, index >> _SHIFT
@@ -191,6 +210,7 @@ def _log(x: Any) -> Any:
 @njit()
 def _box_muller(words: Any, z: Any, count: Any) -> None:
     """Normal draws of pairs of words; see :func:`smoothout.noise.draws.normal`."""
+    _wide()
     for pair in range(count // 2):
         a, b = words[2 * pair], words[2 * pair + 1]
         radius = np.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
@@ -210,13 +230,15 @@ def _box_muller(words: Any, z: Any, count: Any) -> None:
 @njit()
 def _uniform(halves: Any, z: Any, count: Any) -> None:
     """Uniform draws of halves of words; see :func:`smoothout.noise.draws.uniform_integers`."""
+    _wide()
     for i in range(count):
-        z[i] = np.float32(2 * np.int32(halves[i]) + 1) * _STEP
+        z[i] = np.float32(np.int32(halves[i])) * _TWO_STEPS + _STEP  # (2 h + 1) / 65536: both steps are exact
 
 
 @njit()
 def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
     """Add the draws from a start to an end times a factor."""
+    _wide()
     for i in range(start, end):
         w[i] += z[i] * factor
 
@@ -224,6 +246,7 @@ def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
 @njit()
 def _add_by_weight(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     """With a factor in proportion to each weight."""
+    _wide()
     for i in range(count):
         value = w[i]
         w[i] = value + z[i] * (np.abs(value) * amplitude)
@@ -232,6 +255,7 @@ def _add_by_weight(w: Any, z: Any, count: Any, amplitude: Any) -> None:
 @njit()
 def _add_by_element(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     """For filters of one element."""
+    _wide()
     for i in range(count):
         value, drawn = w[i], z[i]
         factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(drawn)) + NORM_FLOOR))
@@ -241,6 +265,7 @@ def _add_by_element(w: Any, z: Any, count: Any, amplitude: Any) -> None:
 @njit()
 def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
     """The sum of (2 h + 1)^2 = 4 h^2 + 4 h + 1, whose squares fit in 32 bits."""
+    _wide()
     squares = total = np.int64(0)
     for i in range(start, start + d):
         h = np.int32(halves[i])
@@ -252,6 +277,7 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
 @njit()
 def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
+    _wide()
     for lane in range(LANES):
         value = np.float64(values[start + lane])
         lanes[lane] = value * value
@@ -274,6 +300,7 @@ def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
 @njit()
 def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """The same of fewer elements, each in a lane of its own."""
+    _wide()
     left = d
     for lane in range(left):
         value = np.float64(values[start + lane])
@@ -304,12 +331,14 @@ def _by_filters(normal: bool, squares: Any, name: str) -> Any:
 
     @_part(name, normal)
     def norm_of_draws(z: Any, halves: Any, start: Any, d: Any, lanes: Any) -> Any:
+        _wide()
         if normal:
             return np.sqrt(squares(z, start, d, lanes))
         return np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
 
     @_part(name, normal)
     def add_by_norms(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
+        _wide()
         for start in range(0, count, d):
             z_norm = norm_of_draws(z, halves, start, d, lanes)
             w_norm = np.sqrt(squares(w, start, d, lanes))
@@ -342,6 +371,7 @@ def _scale_and_add(scale: Scale, normal: bool) -> Any:
 
 @njit()
 def _copy(to: Any, source: Any, count: Any) -> None:
+    _wide()
     for i in range(count):
         to[i] = source[i]
 
@@ -370,6 +400,7 @@ def _move(to: Any, source: Any, count: Any, streamed: Any) -> None:
 @njit()
 def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
     """Filters of channels_last memory, element (position, channel), as (channel, position)."""
+    _wide()
     channels = d // positions
     for start in range(0, count, d):
         for channel in range(channels):
@@ -378,13 +409,14 @@ def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
 
 
 def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
-    """A function that adds noise to a unit, which is copied."""
+    """A function that adds noise to a part of a unit, from the first element to the end."""
     per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
     scale_and_add = _scale_and_add(scale, normal)
 
     @_part(scale, normal, channels_last)
-    def perturb(job: Any, unit: Any, weights: Any, scratch: Any) -> None:
-        tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
+    def perturb(job: Any, unit: Any, first: Any, end: Any, weights: Any, scratch: Any) -> None:
+        _wide()
+        tensor, d, positions = unit[0], unit[3], unit[4]
         count = end - first
         block = first // per_block
         blocks = (end + per_block - 1) // per_block - block
@@ -417,6 +449,7 @@ _perturb: Any = None  # :func:`compiled` puts that of a scale and a distribution
 
 def _work(address: int) -> None:
     """Take units and do them, until none is left; any number of threads may be at it."""
+    _wide()
     job = _numbers(address)
     scratch = job[_SCRATCH] + _take(address + _WORD * _NEXT_WORKER) * job[_SCRATCH_BYTES]
     while True:
@@ -424,14 +457,17 @@ def _work(address: int) -> None:
         if u >= job[_UNITS]:
             return
         unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u)
-        tensor, first, count = unit[0], unit[1], unit[2] - unit[1]
-        weights = _numbers(job[_WEIGHTS])[tensor] + 4 * first
-        copies = _numbers(job[_COPIES])[tensor] + 4 * first
-        if job[_RESTORING]:
-            _move(weights, copies, count, job[_STREAMED] > 1)
-        else:
-            _move(copies, weights, count, job[_STREAMED] > 0)
-            _perturb(job, unit, weights, scratch)
+        part = max(1, PART // unit[3]) * unit[3]  # no filter is cut
+        for first in range(unit[1], unit[2], part):
+            end = min(first + part, unit[2])
+            weights = _numbers(job[_WEIGHTS])[unit[0]] + 4 * first
+            copies = _numbers(job[_COPIES])[unit[0]] + 4 * first
+            if job[_TASK] == DRAW:
+                _move(copies, weights, end - first, job[_STREAMED] > 0)
+            else:
+                _move(weights, copies, end - first, job[_TASK] == RESTORE and job[_STREAMED] > 1)
+            if job[_TASK] != RESTORE:
+                _perturb(job, unit, first, end, weights, scratch)
         # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:
             _bytes(job[_TAKEN])[0] = 1
