@@ -83,6 +83,8 @@ class MomentumSAM(Scope):
     def perturbed(self, stream: int | None = None, draw: int = 0) -> Block:
         """A ``with`` block inside which the weights are displaced; equal for all ghost batches of an update.
 
+        Its :meth:`smoothout.scope.Block.each` leaves the weights where they are.
+
         Raises:
             RuntimeError: If a block is open already, or if the weights were written inside it.
         """

@@ -158,6 +158,8 @@ class SmoothOut(Scope):
     def perturbed(self, stream: int | None = None, draw: int = 0, *, antithetic: bool = False) -> Block:
         """A ``with`` block inside which the weights carry noise; leaving it restores them bit for bit.
 
+        For many ghost batches in one block, each with noise of its own, see :meth:`smoothout.scope.Block.each`.
+
         Args:
             stream: Index of the ghost batch in the whole batch; counted since the last :meth:`step` if not
                 given. Equal (seed, step, stream, draw) give equal noise.

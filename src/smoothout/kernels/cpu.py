@@ -9,6 +9,7 @@ here may be compiled with fastmath.
 """
 
 import functools
+import math
 import zlib
 from types import FunctionType
 from typing import Any
@@ -67,7 +68,7 @@ _U_HALF, _U_STEP, _ONE, _TWO = (np.float32(value) for value in (0.5, 2.0**-32, 1
 _QUARTER, _EIGHTH = np.uint32(QUARTER), np.uint32(1 << (QUARTER - 1))
 _MANTISSA, _EXPONENT, _BIAS = np.int32((1 << 23) - 1), np.int32(23), np.int32(126)  # of a float32 in [1/2, 1)
 _ONE_HALF_BITS = np.int32(126 << 23)
-_INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+_INT64, _INT32, _BYTE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType()
 
 
 #: Elements of a part, or one filter if that has more.
@@ -100,14 +101,37 @@ _numbers, _bytes = _pointer_to(types.int64), _pointer_to(types.uint8)
 
 
 @intrinsic
-def _wide(_context: Any) -> Any:
-    """Said first in a function with loops: vectors may be of 512 bits, of which LLVM makes 256 unless it is told."""
+def _prefetch(_context: Any, _address: Any) -> Any:
+    """Ask for the line at an address, to the second cache; any address may be asked for."""
 
-    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite's own add knows fewer names
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = _BYTE.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        read, nearness, data = (ir.Constant(_INT32, number) for number in (0, 2, 1))
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), read, nearness, data])
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(types.int64), generate
+
+
+def _attribute(text: str) -> Any:
+    """A function that, called first in another one, gives that an attribute of LLVM's."""
+
+    @intrinsic
+    def give(_context: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            set.add(builder.function.attributes, text)  # llvmlite's own add knows few of them
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    return give
+
+
+#: Vectors may be of 512 bits; of 256 is what LLVM makes for most processors that have both.
+_wide = _attribute('"prefer-vector-width"="512"')
+_not_inlined = _attribute("noinline")
 
 
 @intrinsic
@@ -213,7 +237,7 @@ def _box_muller(words: Any, z: Any, count: Any) -> None:
     _wide()
     for pair in range(count // 2):
         a, b = words[2 * pair], words[2 * pair + 1]
-        radius = np.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
+        radius = math.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
         quarter = np.uint32(np.uint32(b + _EIGHTH) >> _QUARTER)
         rest = np.int32(np.uint32(b - np.uint32(quarter << _QUARTER)))
         t = np.float32(np.int32(2 * rest + 1)) * _HALF_STEP
@@ -249,7 +273,7 @@ def _add_by_weight(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     _wide()
     for i in range(count):
         value = w[i]
-        w[i] = value + z[i] * (np.abs(value) * amplitude)
+        w[i] = value + z[i] * (abs(value) * amplitude)
 
 
 @njit()
@@ -258,7 +282,7 @@ def _add_by_element(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     _wide()
     for i in range(count):
         value, drawn = w[i], z[i]
-        factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(drawn)) + NORM_FLOOR))
+        factor = np.float32(amplitude * np.float64(abs(value)) / (np.float64(abs(drawn)) + NORM_FLOOR))
         w[i] = value + drawn * factor
 
 
@@ -275,9 +299,21 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
 
 
 @njit()
-def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
-    """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
+def _squares(values: Any, start: Any, d: Any, lanes: Any) -> Any:
+    """The sum of squares in the order of :func:`smoothout.scaling.blocked_sum`."""
     _wide()
+    _not_inlined()  # where it is used, the compiler would make slower code of all
+    if d < LANES:  # each has a lane of its own
+        left = d
+        for lane in range(left):
+            value = np.float64(values[start + lane])
+            lanes[lane] = value * value
+        while left > 1:
+            half = (left + 1) // 2
+            for lane in range(left - half):
+                lanes[lane] += lanes[half + lane]
+            left = half
+        return lanes[0]
     for lane in range(LANES):
         value = np.float64(values[start + lane])
         lanes[lane] = value * value
@@ -297,22 +333,6 @@ def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 
 
-@njit()
-def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
-    """The same of fewer elements, each in a lane of its own."""
-    _wide()
-    left = d
-    for lane in range(left):
-        value = np.float64(values[start + lane])
-        lanes[lane] = value * value
-    while left > 1:
-        half = (left + 1) // 2
-        for lane in range(left - half):
-            lanes[lane] += lanes[half + lane]
-        left = half
-    return lanes[0]
-
-
 def _part(*kind: object) -> Any:
     """njit for a function that is made anew for each kind of worker, under a name of its own.
 
@@ -326,75 +346,21 @@ def _part(*kind: object) -> Any:
     return compile_
 
 
-def _by_filters(normal: bool, squares: Any, name: str) -> Any:
-    """For filters of d elements, whose squares are summed by a function; those of uniform draws as integers."""
-
-    @_part(name, normal)
-    def norm_of_draws(z: Any, halves: Any, start: Any, d: Any, lanes: Any) -> Any:
-        _wide()
-        if normal:
-            return np.sqrt(squares(z, start, d, lanes))
-        return np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
-
-    @_part(name, normal)
-    def add_by_norms(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-        _wide()
-        for start in range(0, count, d):
-            z_norm = norm_of_draws(z, halves, start, d, lanes)
-            w_norm = np.sqrt(squares(w, start, d, lanes))
-            _add(w, z, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
-
-    return add_by_norms
-
-
-def _scale_and_add(scale: Scale, normal: bool) -> Any:
-    """Of weights in row-major order."""
-    # Apart, since of both together the compiler makes slower code.
-    add_short, add_long = _by_filters(normal, _squares_of_few, "short"), _by_filters(normal, _squares_of_many, "long")
-
-    def none(w: Any, z: Any, _halves: Any, count: Any, amplitude: Any, _d: Any, _lanes: Any) -> None:
-        _add(w, z, 0, count, np.float32(amplitude))
-
-    def weight(w: Any, z: Any, _halves: Any, count: Any, amplitude: Any, _d: Any, _lanes: Any) -> None:
-        _add_by_weight(w, z, count, np.float32(amplitude))
-
-    def filter_(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-        if d == 1:
-            _add_by_element(w, z, count, amplitude)
-        elif d < LANES:
-            add_short(w, z, halves, count, amplitude, d, lanes)
-        else:
-            add_long(w, z, halves, count, amplitude, d, lanes)
-
-    return _part("scale", normal)({"none": none, "weight": weight, "filter": filter_}[scale])
-
-
-@njit()
-def _copy(to: Any, source: Any, count: Any) -> None:
-    _wide()
-    for i in range(count):
-        to[i] = source[i]
-
-
-@njit()
-def _stream(to: Any, source: Any, count: Any) -> None:
-    """The same, past the cache."""
-    head = min(count, (_LINE - to % _LINE) % _LINE // 4)
-    _copy(_floats(to), _floats(source), head)
-    lines = (count - head) // _VECTOR
-    for line in range(lines):
-        _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
-    rest = head + _VECTOR * lines
-    _copy(_floats(to + 4 * rest), _floats(source + 4 * rest), count - rest)
-
-
 @njit()
 def _move(to: Any, source: Any, count: Any, streamed: Any) -> None:
-    """Copy float32 values between addresses."""
+    """Copy float32 values between addresses; whole lines past the cache, if so wanted."""
+    _wide()
+    head = lines = 0
     if streamed:
-        _stream(to, source, count)
-    else:
-        _copy(_floats(to), _floats(source), count)
+        head = min(count, (_LINE - to % _LINE) % _LINE // 4)
+        lines = (count - head) // _VECTOR
+    written, read = _floats(to), _floats(source)
+    for i in range(head):
+        written[i] = read[i]
+    for line in range(lines):
+        _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
+    for i in range(head + _VECTOR * lines, count):
+        written[i] = read[i]
 
 
 @njit()
@@ -411,8 +377,9 @@ def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
 def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
     """A function that adds noise to a part of a unit, from the first element to the end."""
     per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
-    scale_and_add = _scale_and_add(scale, normal)
+    by_weight, by_filter = scale == "weight", scale == "filter"
 
+    # One function for all: each level of calls is compiled with all that is below it once more.
     @_part(scale, normal, channels_last)
     def perturb(job: Any, unit: Any, first: Any, end: Any, weights: Any, scratch: Any) -> None:
         _wide()
@@ -437,7 +404,22 @@ def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
             _row_major(in_order, _floats(weights), count, d, positions)
         drawn, halves = _floats(z + 4 * skipped), _halves(words + 2 * skipped)
         amplitude = _doubles(job[_AMPLITUDE])[0]
-        scale_and_add(in_order, drawn, halves, count, amplitude, d, _doubles(scratch))
+        if by_weight:
+            _add_by_weight(in_order, drawn, count, np.float32(amplitude))
+        elif by_filter:
+            if d == 1:
+                _add_by_element(in_order, drawn, count, amplitude)
+            else:
+                lanes = _doubles(scratch)
+                for start in range(0, count, d):
+                    if normal:
+                        z_norm = math.sqrt(_squares(drawn, start, d, lanes))
+                    else:
+                        z_norm = math.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
+                    w_norm = math.sqrt(_squares(in_order, start, d, lanes))
+                    _add(in_order, drawn, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
+        else:
+            _add(in_order, drawn, 0, count, np.float32(amplitude))
         if channels_last and positions != 0:
             _row_major(_floats(weights), in_order, count, d, d // positions)  # and back
 
@@ -467,6 +449,9 @@ def _work(address: int) -> None:
             else:
                 _move(weights, copies, end - first, job[_TASK] == RESTORE and job[_STREAMED] > 1)
             if job[_TASK] != RESTORE:
+                for line in range(0, 4 * part, _LINE):  # of the next part, while draws are made for this one
+                    _prefetch(weights + 4 * part + line)
+                    _prefetch(copies + 4 * part + line)
                 _perturb(job, unit, first, end, weights, scratch)
         # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:

@@ -105,11 +105,10 @@ def _place(index, d, positions, PERMUTED: tl.constexpr):
 
 @triton.jit
 def _add_piece(
-    w, copy, held, ordinal, first, end, d, positions, key, amplitude,
+    w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude,
     SCALE: tl.constexpr, NORMAL: tl.constexpr, PERMUTED: tl.constexpr,
 ):  # fmt: skip
-    """Elements from the first to the end, each by itself."""
-    source = tl.where(held, copy, w)
+    """Elements from the first to the end, each by itself: the source's plus noise, and a copy where it is fresh."""
     for start in range(0, end - first, _TILE):
         index = first + start + tl.arange(0, _TILE)
         mask = index < end
@@ -125,7 +124,7 @@ def _add_piece(
             floor = tl.full((), _FLOOR, tl.float64)
             factor = amplitude * tl.abs(value).to(tl.float64) / (tl.abs(z).to(tl.float64) + floor)
             theta = z * factor.to(tl.float32)
-        tl.store(copy + at, stored, mask=mask & (held == 0))
+        tl.store(copy + at, stored, mask=mask & fresh)
         tl.store(w + at, (value + theta).to(stored.dtype), mask=mask)
 
 
@@ -160,11 +159,10 @@ def _fold(total, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _add_filters(
-    w, copy, held, ordinal, first, end, d, positions, key, amplitude,
+    w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, NORMAL: tl.constexpr, PERMUTED: tl.constexpr,
 ):  # fmt: skip
     """Up to ROWS whole filters from the first to the end, by their norms."""
-    source = tl.where(held, copy, w)
     begin = first + tl.arange(0, ROWS)[:, None] * d
     lane, inside = _lane(tl.arange(0, WIDTH), tl.minimum(d, _LANES).to(tl.int32), WIDTH)
     lane, inside = lane[None, :].to(tl.int64), inside[None, :] & (begin < end)
@@ -194,7 +192,7 @@ def _add_filters(
         at = _place(index, d, positions, PERMUTED)
         stored = tl.load(source + at, mask=mask, other=0.0)
         theta = _draw(index, ordinal, key, NORMAL) * factor[:, None]
-        tl.store(copy + at, stored, mask=mask & (held == 0))
+        tl.store(copy + at, stored, mask=mask & fresh)
         tl.store(w + at, (stored.to(tl.float32) + theta).to(stored.dtype), mask=mask)
 
 
@@ -208,22 +206,27 @@ def perturb(
     SCALE is 0 for none, 1 for weight, 2 for filter.
     """
     unit = tl.program_id(0)
-    held = tl.load(taken + unit)
+    fresh = tl.load(taken + unit) == 0
     row = table + unit.to(tl.int64) * _COLUMNS
     w = tl.load(row).to(tl.pointer_type(ELEMENT))
     copy = tl.load(row + 1).to(tl.pointer_type(ELEMENT))
+    source = tl.where(fresh, tl.load(row), tl.load(row + 1)).to(tl.pointer_type(ELEMENT))
     ordinal, first, end = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
     d, positions = tl.load(row + 5), tl.load(row + 6)
     key = key.to(tl.int64)
     amplitude = amplitude_bits.to(tl.int64).to(tl.float64, bitcast=True)
     if SCALE < 2:
-        _add_piece(w, copy, held, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
+        _add_piece(w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
     elif d == 1:  # apart, since SCALE is known when it is compiled
-        _add_piece(w, copy, held, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
+        _add_piece(w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
     elif d <= _SHORT:
-        _add_filters(w, copy, held, ordinal, first, end, d, positions, key, amplitude, _MANY, _SHORT, NORMAL, PERMUTED)
+        _add_filters(
+            w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, _MANY, _SHORT, NORMAL, PERMUTED
+        )
     else:
-        _add_filters(w, copy, held, ordinal, first, end, d, positions, key, amplitude, _FEW, _LANES, NORMAL, PERMUTED)
+        _add_filters(
+            w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, _FEW, _LANES, NORMAL, PERMUTED
+        )
     tl.store(taken + unit, 1)
 
 
