@@ -39,6 +39,13 @@ def seen_by_each(smoother, model, count, **options):
         return [bits(model) for _ in noise.each(range(count))]
 
 
+def visit(smoother, count, act=lambda index: None):
+    """Do something at each item."""
+    with smoother.perturbed() as noise:
+        for index in noise.each(range(count)):
+            act(index)
+
+
 def both(make, model, count=4, **options):
     """The same from one block as from many, and both leave the same weights and counts behind."""
     found = []
@@ -118,9 +125,14 @@ def updates(way, **options):
         optimizer.step()
         optimizer.zero_grad()
         smoother.step()
-    return bits(model), [bytes(b.double().view(-1).view(torch.uint8).tolist()) for b in model.buffers()], losses, (
-        smoother.strength,
-        smoother.updates,
+    return (
+        bits(model),
+        [bytes(b.double().view(-1).view(torch.uint8).tolist()) for b in model.buffers()],
+        losses,
+        (
+            smoother.strength,
+            smoother.updates,
+        ),
     )
 
 
@@ -215,9 +227,8 @@ def test_leaving_the_loop_early(backend):
                 break
     assert bits(model) == before
     assert smoother._streams == 3
-    with pytest.raises(ZeroDivisionError), smoother.perturbed() as noise:
-        for index in noise.each(range(5)):
-            1 / (1 - index)
+    with pytest.raises(ZeroDivisionError):
+        visit(smoother, 5, lambda index: 1 / (1 - index))
     assert bits(model) == before
     smoother.step()
 
@@ -269,7 +280,9 @@ def test_outside_of_its_block():
     model = network()
     smoother = SmoothOut(model, 0.3)
     block = smoother.perturbed()
-    text = r"each\(\) of the perturbed\(\) block made at .*test_each.py:\d+, which is not open; expected to be inside it"
+    text = (
+        r"each\(\) of the perturbed\(\) block made at .*test_each.py:\d+, which is not open; expected to be inside it"
+    )
     with pytest.raises(RuntimeError, match=text):
         block.each([1])
     with block as noise:
@@ -311,15 +324,14 @@ def test_the_last_stream_has_no_next():
 def test_weights_written_in_the_loop_are_told_by_name(written_at, backend):
     model = network()
     smoother, before, reached = SmoothOut(model, 0.3), bits(model), []
-    with (
-        pytest.raises(RuntimeError, match=r"'3.weight' was written inside the block opened at .*test_each.py"),
-        smoother.perturbed() as noise,
-    ):
-        for index in noise.each(range(3)):
-            reached.append(index)
-            if index == written_at:
-                with torch.no_grad():
-                    model[3].weight.zero_()
+
+    def write(index):
+        reached.append(index)
+        if index == written_at:
+            nn.init.zeros_(model[3].weight)
+
+    with pytest.raises(RuntimeError, match=r"'3.weight' was written inside the block opened at .*test_each.py"):
+        visit(smoother, 3, write)
     assert reached == list(range(written_at + 1))
     assert bits(model) == before
     smoother.step()
@@ -329,10 +341,8 @@ def test_weights_written_before_a_clean_stream_are_told_too(backend):
     model = network()
     before = bits(model)
     smoother = SmoothOut(model, 0.3, clean_share=0.5)
-    with pytest.raises(RuntimeError, match="'0.bias' was written"), smoother.perturbed() as noise:
-        for index in noise.each(range(3)):
-            if index == 1:
-                nn.init.zeros_(model[0].bias)
+    with pytest.raises(RuntimeError, match="'0.bias' was written"):
+        visit(smoother, 3, lambda index: nn.init.zeros_(model[0].bias) if index == 1 else None)
     assert bits(model) == before
 
 
@@ -374,13 +384,13 @@ def test_autocast_opened_outside_sees_each_item_s_weights(backend):
 def test_a_parameter_replaced_in_the_loop_is_told_at_the_end(backend):
     model = network()
     old, before = model[0].weight, bits(model)
-    with (
-        pytest.raises(RuntimeError, match="added, replaced, moved or frozen inside the block"),
-        SmoothOut(model, 0.3).perturbed() as noise,
-    ):
-        for index in noise.each(range(3)):
-            if index == 0:
-                model[0].weight = nn.Parameter(old.detach().clone())
+
+    def replace(index):
+        if index == 0:
+            model[0].weight = nn.Parameter(old.detach().clone())
+
+    with pytest.raises(RuntimeError, match="added, replaced, moved or frozen inside the block"):
+        visit(SmoothOut(model, 0.3), 3, replace)
     model[0].weight = old
     assert bits(model) == before
 
@@ -418,9 +428,12 @@ def test_memory_that_a_weight_has_left_is_not_written(backend):
 def test_a_weight_of_another_shape_in_the_loop_does_not_keep_the_others_from_coming_back():
     model = network()
     before = bits(model)
-    with pytest.raises(RuntimeError), SmoothOut(model, 0.3).perturbed() as noise:
-        for _ in noise.each(range(3)):
-            model[0].weight.data = torch.zeros(2, 2)
+
+    def reshape(_index):
+        model[0].weight.data = torch.zeros(2, 2)
+
+    with pytest.raises(RuntimeError, match="size"):
+        visit(SmoothOut(model, 0.3), 3, reshape)
     assert bits(model)[1:] == before[1:]
 
 
@@ -440,13 +453,8 @@ def test_two_smoothers_take_turns():
             assert bits(one) == bits(other) == expected[index]
     smoother, inner = SmoothOut(one, 0.3), SmoothOut(one, 0.2)
     before = bits(one)
-    with (
-        pytest.raises(RuntimeError, match="'0.weight' was written"),  # by the other, in the first one's loop
-        smoother.perturbed() as noise,
-    ):
-        for _ in noise.each(range(2)):
-            with inner.perturbed():
-                pass
+    with pytest.raises(RuntimeError, match="'0.weight' was written"):  # by the other, in the first one's loop
+        visit(smoother, 2, lambda _: visit(inner, 1))
     assert bits(one) == before
 
 

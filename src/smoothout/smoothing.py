@@ -372,9 +372,9 @@ class SmoothOut(Scope):
         for kernel in self._fused:
             kernel.perturb(key, amplitude)
         if self._slow:
-            with torch.no_grad():
-                self._add_slowly(key, amplitude)
+            self._add_slowly(key, amplitude)
 
+    @torch.no_grad()
     def _add_slowly(self, key: NoiseKey, amplitude: float) -> None:
         for group in self._slow:
             thetas = offsets(group, key, amplitude, self._scale, self._distribution)

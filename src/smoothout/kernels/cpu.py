@@ -1,7 +1,8 @@
 """Noise on float32 weights on a CPU: draw, scale, copy and add in one pass, compiled by numba.
 
-The weights are cut into units of work, which torch's own OpenMP threads take one after another. A unit is done in parts,
-whose draws are made in a buffer that stays in the nearest cache, while memory brings the next part's weights. Weights in channels_last memory are brought in row-major order there, and back.
+The weights are cut into units of work, which torch's own OpenMP threads take one after another. A unit is done in
+parts, whose draws are made in a buffer that stays in the nearest cache, while memory brings the next part's weights.
+Weights in channels_last memory are brought in row-major order there, and back.
 
 Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits are the same: products and sums are
 rounded one by one, squares of uniform draws are summed as integers, other squares in the published lanes. So nothing
@@ -299,7 +300,7 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
 
 
 @njit()
-def _squares(values: Any, start: Any, d: Any, lanes: Any) -> Any:
+def _squares(values: Any, start: Any, d: Any, lanes: Any) -> Any:  # noqa: C901 (two would take longer to compile)
     """The sum of squares in the order of :func:`smoothout.scaling.blocked_sum`."""
     _wide()
     _not_inlined()  # where it is used, the compiler would make slower code of all
