@@ -132,11 +132,7 @@ def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[pass
     """Make one update of the weights."""
 
     def learn(first: bool) -> None:
-        with run.perturbing.perturbed(stream=0) as noise:
-            copies = run.settings.batches.copies
-            for index, (inputs, targets) in noise.each(enumerate(pieces), copies=copies):
-                share = len(targets) / samples / copies
-                _learn(run, seen if first else None, update, index, inputs, targets, share)
+        _gradient(run, seen if first else None, update, samples, pieces)
 
     def clip() -> None:
         if run.settings.optimization.clip > 0:
@@ -147,6 +143,14 @@ def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[pass
     run.smoother.step()
     if run.perturbing is not run.smoother:
         run.perturbing.step()
+
+
+def _gradient(run: Run, seen: "Seen | None", update: int, samples: int, pieces: list[passes.Piece]) -> None:
+    """Add the gradients of all pieces, each with noise of its own."""
+    copies = run.settings.batches.copies
+    with run.perturbing.perturbed(stream=0) as noise:
+        for index, (inputs, targets) in noise.each(enumerate(pieces), copies=copies):
+            _learn(run, seen, update, index, inputs, targets, len(targets) / samples / copies)
 
 
 def _learn(
