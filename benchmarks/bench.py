@@ -138,10 +138,10 @@ def rows_of_cpu() -> list[str]:
 
 def rows_of_blocks() -> list[str]:
     """Lines of the page: where a block's time goes."""
-    ways = ("in", "in, kernel", "out", "out, kernel")
+    ways = ("in", "in, kernel", "redraw", "redraw, kernel", "out", "out, kernel")
     lines = [
-        "| network | | way in, ms | of it the kernel | way out, ms | of it the kernel |",
-        "|---|---|---|---|---|---|",
+        "| network | | way in, ms | the kernel | drawn anew, ms | the kernel | way out, ms | the kernel |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for network, arms in read("blocks").get("milliseconds", {}).items():
         for arm, row in arms.items():

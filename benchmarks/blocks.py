@@ -1,20 +1,24 @@
-"""Where a block's time goes, inside training steps: milliseconds of the ways in and out, and of the kernel in each.
+"""Where the time of noise goes inside training steps: milliseconds of entering, drawing anew, leaving, and the kernel.
 
     python benchmarks/blocks.py
 
-The rest of each way is Python: looking through the parameters, keys, versions. Beside it the two bare copies that any
-exact restore in place makes. Writes benchmarks/results/blocks.json.
+Each ghost batch has noise of its own in one block, as `smoothout train` has it: the block is entered before the first,
+draws anew before each further one, and is left after the last. The rest of each is Python: looking through the
+parameters, keys, versions. Beside it the two bare copies that a block for each ghost batch would make. Writes
+benchmarks/results/blocks.json.
 """
 
 import contextlib
 import json
 import statistics
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from overhead import ARMS, copies
-from steps import NETWORKS, Enter, Training, environment, seconds
+from steps import NETWORKS, Training, Walk, blocks, environment, noisy, timed
 
 from smoothout.kernels import on_cpu
 
@@ -23,35 +27,40 @@ STEPS = {"F1": 15, "alexnet": 4, "transformer": 5}
 
 
 class Clock:
-    """Seconds by name, of which the first third is not counted."""
+    """Seconds by name, of which the first third is not counted.
 
-    def __init__(self) -> None:
+    Args:
+        ghosts: Ghost batches of a step.
+    """
+
+    def __init__(self, ghosts: int) -> None:
+        self._ghosts = ghosts
         self._found: dict[str, list[float]] = defaultdict(list)
-        self.way = ""
+        self._passed = 0
 
-    def blocks(self, enter: Enter) -> Enter:
-        """Blocks whose ways are timed."""
+    @property
+    def _way(self) -> str:
+        return "in" if self._passed == 0 else "out" if self._passed == self._ghosts else "redraw"
 
-        @contextlib.contextmanager
-        def block() -> Iterator[None]:
-            with contextlib.ExitStack() as stack:
-                self.way = "in"
-                self._found["in"].append(seconds(lambda: stack.enter_context(enter())))
-                yield
-                self.way = "out"
-                self._found["out"].append(seconds(stack.close))
+    def walk(self, walk: Walk) -> Walk:
+        """The same, timed."""
+        return timed(walk, self._took)
 
-        return block
+    def _took(self, seconds: float) -> None:
+        self._found[self._way].append(seconds)
+        self._passed = (self._passed + 1) % (self._ghosts + 1)
 
     @contextlib.contextmanager
     def kernels(self) -> Iterator[None]:
         """Inside, kernels are timed too."""
         run = on_cpu._Kernel.run
 
-        def timed(kernel: on_cpu._Kernel, job: int, threads: int) -> None:
-            self._found[f"{self.way}, kernel"].append(seconds(lambda: run(kernel, job, threads)))
+        def timed_run(kernel: on_cpu._Kernel, job: int, threads: int) -> None:
+            began = time.perf_counter()
+            run(kernel, job, threads)
+            self._found[f"{self._way}, kernel"].append(time.perf_counter() - began)
 
-        on_cpu._Kernel.run = timed  # type: ignore[method-assign]
+        on_cpu._Kernel.run = timed_run  # type: ignore[method-assign]
         try:
             yield
         finally:
@@ -66,16 +75,18 @@ def main() -> None:
     """Every arm on some networks."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for name, steps in STEPS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         training, rows[name] = Training(NETWORKS[name]), {}
         for arm, make in ARMS.items():
-            clock, smoother = Clock(), make(training.model)
+            clock, smoother = Clock(NETWORKS[name].ghosts), make(training.model)
             with clock.kernels():
                 for _ in range(steps):
-                    training.step(clock.blocks(smoother.perturbed), smoother.step)
+                    training.step(clock.walk(noisy(smoother)), smoother.step)
             rows[name][arm] = clock.milliseconds()
-        clock, block = Clock(), copies(training)
+        clock, walk = Clock(NETWORKS[name].ghosts), blocks(copies(training))
         for _ in range(steps):
-            training.step(clock.blocks(block))
+            training.step(clock.walk(walk))
         rows[name]["two copies"] = clock.milliseconds()
         for arm, row in rows[name].items():
             print(

@@ -3,11 +3,11 @@
     python benchmarks/gpu.py
 
 resnet-44 (CIFAR) in ghost batches of 128, a transformer, and resnet-50 at 224 pixels in bfloat16: eager, compiled, and
-with forward and backward captured in a CUDA graph; beside them noise as anyone would write it, SAM, two bare copies of
+with forward and backward captured in a CUDA graph, each ghost batch with noise of its own in one block, as `smoothout
+train` has it; beside them noise as anyone would write it, SAM, two bare copies of
 the weights, and how a block grows with weights and tensors. Writes benchmarks/results/gpu.json.
 """
 
-import contextlib
 import json
 import statistics
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import torch
 import torchvision
 from growth import measure as grown
 from overhead import ARMS, Arm, copies
-from steps import Enter, Network, Training, Transformer, environment, interleaved, naive, sam, seconds
+from steps import Network, Training, Transformer, Walk, blocks, environment, interleaved, naive, noisy, sam, seconds
 from torch import nn
 
 from smoothout.train import models
@@ -44,18 +44,18 @@ def arms(training: Training) -> dict[str, Callable[[], None]]:
     works: dict[str, Callable[[], None]] = {}
     for name, make in ARMS.items():
         smoother = make(training.model)
-        works[name] = lambda smoother=smoother: training.step(smoother.perturbed, smoother.step)
-    works["two copies"] = Arm(training, copies(training)).step
-    works["plain"] = lambda: training.step(contextlib.nullcontext)
+        works[name] = lambda smoother=smoother: training.step(noisy(smoother), smoother.step)
+    works["two copies"] = Arm(training, blocks(copies(training))).step
+    works["plain"] = training.step
     return works
 
 
 def rivals(network: Network, half: bool) -> dict[str, Callable[[], None]]:
     """Steps of models of their own."""
     first = Training(network, "cuda", half)
-    block = naive(first.model)
+    walk = blocks(naive(first.model))
     return {
-        "naive": lambda: first.step(block),
+        "naive": lambda: first.step(walk),
         "SAM": sam(Training(network, "cuda", half), adaptive=False),
     }
 
@@ -90,10 +90,10 @@ class Captured(Training):
         self._y.copy_(y)
         self._graph.replay()
 
-    def step(self, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
+    def step(self, walk: Walk = iter, after: Callable[[], None] = lambda: None) -> None:
         """Everything from zero_grad to optimizer.step."""
         self.optimizer.zero_grad(set_to_none=False)
-        self.backward(enter)
+        self.backward(walk)
         self.optimizer.step()
         after()
 

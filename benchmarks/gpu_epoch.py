@@ -4,7 +4,8 @@
 
 32x32 images drawn at random, with augmentation (pad, crop, flip), batches of 1024 in ghost batches of 128. The plain
 loop reads torchvision's data set by a DataLoader of eight processes, and clones, draws and copies back each tensor.
-Ours is measured with several options of `smoothout train`, in pairs with it. Writes benchmarks/results/gpu_epoch.json.
+Ours, which draws anew for each ghost batch in one block an update, is measured with several options of `smoothout
+train`, in pairs with it. Writes benchmarks/results/gpu_epoch.json.
 """
 
 import json

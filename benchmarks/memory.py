@@ -2,18 +2,18 @@
 
     python benchmarks/memory.py
 
-An MLP of 50 M weights, a process for each arm. The plain step's process loads the compiled kernels, too, which take the
+An MLP of 50 M weights, a process for each arm, noise as `smoothout train` has it. The plain step's process loads the
+compiled kernels, too, which take the
 same memory whatever the weights; that is measured apart. Writes benchmarks/results/memory.json.
 """
 
-import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
-from steps import Network, Training, environment
+from steps import Network, Training, environment, noisy
 from torch import nn
 
 from smoothout import AdaSmoothOut, SmoothOut
@@ -45,9 +45,11 @@ def peak(arm: str) -> None:
     if arm != "without kernels":
         for scale, distribution in (("none", "uniform"), ("filter", "uniform"), ("none", "normal")):
             assert choose.numba_works(scale, distribution, False)
-    enter = contextlib.nullcontext if smoother is None else smoother.perturbed
     for _ in range(3):
-        training.step(enter, (lambda: None) if smoother is None else smoother.step)
+        if smoother is None:
+            training.step()
+        else:
+            training.step(noisy(smoother), smoother.step)
     lines = Path("/proc/self/status").read_text().splitlines()
     print(1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
 

@@ -2,10 +2,11 @@
 
     python benchmarks/overhead.py [NETWORK ...]
 
-A step is everything from zero_grad to optimizer.step (SGD with momentum) over all ghost batches. Prints medians of the
-ratios of steps of a round, and what the blocks' ways in and out take of a step, timed inside it: where that is a small
-share, other work on the machine moves the ratio by more. Writes benchmarks/results/overhead.json. "two copies" is a
-step that copies the weights at each block, and copies them back.
+A step is everything from zero_grad to optimizer.step (SGD with momentum) over all ghost batches, each with noise of its
+own by `each`, as `smoothout train` has it. Prints medians of the ratios of steps of a round, and what entering the
+block, drawing anew and leaving take of a step, timed inside it: where that is a small share, other work on the machine
+moves the ratio by more. Writes benchmarks/results/overhead.json. "two copies" is a step that copies the weights before
+each ghost batch, and copies them back after it.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from steps import NETWORKS, Enter, Network, Training, environment, interleaved, seconds
+from steps import NETWORKS, Enter, Network, Training, Walk, blocks, environment, interleaved, noisy, seconds, timed
 from torch import nn
 
 from smoothout import AdaSmoothOut, SmoothOut
@@ -32,37 +33,34 @@ ARMS: dict[str, Callable[[nn.Module], SmoothOut]] = {
 
 
 class Arm:
-    """A step with blocks, whose ways in and out are timed.
+    """A step whose walk over the ghost batches is timed.
 
     Args:
-        training: Whose model they perturb.
-        enter: Makes a block.
+        training: Whose model it perturbs.
+        walk: Perturbs it.
         after: Follows a step.
     """
 
-    def __init__(self, training: Training, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
-        self._training, self._enter, self._after = training, enter, after
+    def __init__(self, training: Training, walk: Walk, after: Callable[[], None] = lambda: None) -> None:
+        self._training, self._after = training, after
+        self._walk = timed(walk, self._took)
         self._inside = 0.0
         self.shares: list[float] = []
 
     def step(self) -> None:
-        """Make one, and note how much of it went to the blocks, over the rest."""
+        """Make one, and note how much of it went to the walk, over the rest."""
         self._inside = 0.0
-        whole = seconds(lambda: self._training.step(self._block, self._after))
+        whole = seconds(lambda: self._training.step(self._walk, self._after))
         self.shares.append(self._inside / (whole - self._inside))
 
-    @contextlib.contextmanager
-    def _block(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            self._inside += seconds(lambda: stack.enter_context(self._enter()))
-            yield
-            self._inside += seconds(stack.close)
+    def _took(self, seconds: float) -> None:
+        self._inside += seconds
 
 
-def noisy(training: Training, make: Callable[[nn.Module], SmoothOut]) -> Arm:
+def arm(training: Training, make: Callable[[nn.Module], SmoothOut]) -> Arm:
     """Steps with noise."""
     smoother = make(training.model)
-    return Arm(training, smoother.perturbed, smoother.step)
+    return Arm(training, noisy(smoother), smoother.step)
 
 
 def copies(training: Training) -> Enter:
@@ -81,16 +79,16 @@ def copies(training: Training) -> Enter:
 def measure(network: Network) -> dict[str, Any]:
     """Every arm against plain SGD, on one model."""
     training = Training(network)
-    arms = {name: noisy(training, make) for name, make in ARMS.items()} | {
-        "two copies": Arm(training, copies(training))
+    arms = {name: arm(training, make) for name, make in ARMS.items()} | {
+        "two copies": Arm(training, blocks(copies(training)))
     }
-    works: dict[str, Callable[[], None]] = {name: arm.step for name, arm in arms.items()}
-    works["plain"] = lambda: training.step(contextlib.nullcontext)
+    works: dict[str, Callable[[], None]] = {name: each.step for name, each in arms.items()}
+    works["plain"] = training.step
     found: dict[str, Any] = {"weights": sum(parameter.numel() for parameter in training.model.parameters())}
     for name, ratio in interleaved(works, "plain", network.rounds).items():
-        blocks = 1 + statistics.median(arms[name].shares[2:])
-        found[name] = ratio.record() | {"by blocks": blocks}
-        print(f"{network.name:<16} {name:<14} {ratio} times plain SGD, by the blocks {blocks:.3f}", flush=True)
+        inside = 1 + statistics.median(arms[name].shares[2:])
+        found[name] = ratio.record() | {"by blocks": inside}
+        print(f"{network.name:<16} {name:<14} {ratio} times plain SGD, by the blocks {inside:.3f}", flush=True)
     return found
 
 

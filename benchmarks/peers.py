@@ -2,7 +2,8 @@
 
     python benchmarks/peers.py
 
-The F1 MLP in ghost batches, as in benchmarks/overhead.py. The naive way draws noise by uniform_ for each tensor, keeps
+The F1 MLP in ghost batches, as in benchmarks/overhead.py; ours draws anew for each in one block, as `smoothout train`
+does. The naive way draws noise by uniform_ for each tensor, keeps
 a clone and copies it back; SAM and ASAM (pytorch-optimizer) make two passes over all ghost batches; IVON (ivon-opt)
 draws a sample of the weights for each. Needs the packages of the extra `bench`. Writes benchmarks/results/peers.json.
 """
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ivon import IVON
-from steps import NETWORKS, Training, environment, interleaved, naive, sam
+from steps import NETWORKS, Training, blocks, environment, interleaved, naive, noisy, sam
 
 from smoothout import SmoothOut
 
@@ -22,22 +23,25 @@ RESULTS = Path(__file__).parent / "results" / "peers.json"
 def ours(training: Training) -> Callable[[], None]:
     """SmoothOut."""
     smoother = SmoothOut(training.model, 0.02)
-    return lambda: training.step(smoother.perturbed, smoother.step)
+    walk = noisy(smoother)
+    return lambda: training.step(walk, smoother.step)
 
 
 def naive_step(training: Training) -> Callable[[], None]:
     """What anyone would write."""
-    block = naive(training.model)
-    return lambda: training.step(block)
+    walk = blocks(naive(training.model))
+    return lambda: training.step(walk)
 
 
 def ivon(training: Training) -> Callable[[], None]:
     """IVON, with a sample of the weights for each ghost batch."""
     optimizer = IVON(training.model.parameters(), lr=0.01, ess=50_000)
 
+    walk = blocks(lambda: optimizer.sampled_params(train=True))
+
     def step() -> None:
         optimizer.zero_grad()
-        training.backward(lambda: optimizer.sampled_params(train=True))
+        training.backward(walk)
         optimizer.step()
 
     return step

@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,10 +15,13 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothout import ghost_batches
+from smoothout import SmoothOut, ghost_batches
 from smoothout.train import models
 
 Enter = Callable[[], AbstractContextManager[Any]]
+Piece = tuple[Tensor, Tensor]
+#: Walks over the ghost batches of a step, and changes the weights on its way.
+Walk = Callable[[Iterable[Piece]], Iterator[Piece]]
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,54 @@ class Training:
             loss = functional.cross_entropy(self.model(x), y) / self.network.ghosts
         loss.backward()
 
-    def backward(self, enter: Enter) -> None:
-        """Forward and backward of all ghost batches, each inside a block."""
-        for x, y in ghost_batches(self.inputs, self.targets, size=self.network.ghost):
-            with enter():
-                self.learn(x, y)
+    def backward(self, walk: Walk = iter) -> None:
+        """Forward and backward of all ghost batches."""
+        for x, y in walk(ghost_batches(self.inputs, self.targets, size=self.network.ghost)):
+            self.learn(x, y)
 
-    def step(self, enter: Enter, after: Callable[[], None] = lambda: None) -> None:
+    def step(self, walk: Walk = iter, after: Callable[[], None] = lambda: None) -> None:
         """Everything from zero_grad to optimizer.step."""
         self.optimizer.zero_grad()
-        self.backward(enter)
+        self.backward(walk)
         self.optimizer.step()
         after()
+
+
+def blocks(enter: Enter) -> Walk:
+    """A block around each ghost batch."""
+
+    def walk(pieces: Iterable[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            with enter():
+                yield piece
+
+    return walk
+
+
+def noisy(smoother: SmoothOut) -> Walk:
+    """Noise of its own for each ghost batch, in one block, as `smoothout train` has it."""
+
+    def walk(pieces: Iterable[Piece]) -> Iterator[Piece]:
+        with smoother.perturbed() as noise:
+            yield from noise.each(pieces)
+
+    return walk
+
+
+def timed(walk: Walk, took: Callable[[float], None]) -> Walk:
+    """The same, which tells what it takes by itself: before the first ghost batch, between two, after the last."""
+
+    def with_clock(pieces: Iterable[Piece]) -> Iterator[Piece]:
+        own = walk(list(pieces))
+        while True:
+            began = time.perf_counter()
+            piece = next(own, None)
+            took(time.perf_counter() - began)
+            if piece is None:
+                return
+            yield piece
+
+    return with_clock
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -192,7 +231,7 @@ def sam(training: Training, adaptive: bool) -> Callable[[], None]:
 
     def closure() -> None:
         optimizer.zero_grad()
-        training.backward(contextlib.nullcontext)
+        training.backward()
 
     def step() -> None:
         closure()

@@ -3,7 +3,8 @@
     python benchmarks/throughput.py
 
 cifar10_shallow on 32x32 images drawn at random, with augmentation (pad, crop, flip), batches of 512 in ghost batches of
-128. The plain loop has no noise; ours is measured with it and without. Writes benchmarks/results/throughput.json.
+128. The plain loop has no noise; ours is measured with it (drawn anew for each ghost batch in one block an update) and
+without. Writes benchmarks/results/throughput.json.
 """
 
 import contextlib

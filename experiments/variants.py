@@ -1,8 +1,8 @@
 """Training runs whose noise is changed in a way that no option offers: how ideas are tried before they are built."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from smoothout import SmoothOut
 from smoothout.results.comparisons import slug
 from smoothout.risk import risk
 from smoothout.running_stats import frozen_running_stats, recompute_running_stats
+from smoothout.scope import Block, Item
 from smoothout.train.comparison import Silent
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import in_order
@@ -81,9 +82,9 @@ def antithetic(run: Run) -> None:
 
 
 class _Antithetic(SmoothOut):
-    def perturbed(self, stream: int | None = None, draw: int = 0, *, antithetic: bool = False) -> Any:
+    def _displace(self, stream: int, draw: int, sign: int) -> None:
         """As SmoothOut's, for draw 2k and 2k + 1 as a pair."""
-        return super().perturbed(stream, draw // 2, antithetic=antithetic != (draw % 2 == 1))
+        super()._displace(stream, draw // 2, -sign if draw % 2 else sign)
 
 
 def statistics_of_the_first(run: Run) -> None:
@@ -95,15 +96,20 @@ def statistics_of_the_first(run: Run) -> None:
 class _StatisticsOfTheFirst(SmoothOut):
     model: nn.Module
 
-    @contextmanager
-    def perturbed(self, stream: int | None = None, draw: int = 0, *, antithetic: bool = False) -> Iterator[None]:  # type: ignore[override]
+    def perturbed(self, stream: int | None = None, draw: int = 0, *, antithetic: bool = False) -> Block:
         """As SmoothOut's."""
-        with super().perturbed(stream, draw, antithetic=antithetic):
-            if stream == 0:
-                yield
-            else:
-                with frozen_running_stats(self.model):
-                    yield
+        block = super().perturbed(stream, draw, antithetic=antithetic)
+        block.__class__ = _CountsTheFirst
+        return block
+
+
+class _CountsTheFirst(Block):
+    def each(self, items: Iterable[Item], *, copies: int = 1) -> Iterator[Item]:
+        """As of any block."""
+        smoother: Any = self._smoother
+        for item in super().each(items, copies=copies):
+            with nullcontext() if smoother._last_stream == 0 else frozen_running_stats(smoother.model):
+                yield item
 
 
 def distance_controller(target: float) -> Callable[[Run], None]:

@@ -192,8 +192,8 @@ def test_only_the_first_ghost_batch_is_counted(experiment):
     smoother = SmoothOut(torch.nn.Sequential(torch.nn.Linear(2, 2), norm), 0.1)
     smoother.__class__ = variants._StatisticsOfTheFirst
     smoother.model = norm
-    for stream in range(3):
-        with smoother.perturbed(stream=stream):
+    with smoother.perturbed(stream=0) as noise:
+        for _ in noise.each(range(3)):
             norm(torch.randn(4, 2))
     assert norm.num_batches_tracked == 1
 

@@ -208,6 +208,76 @@ def test_an_interrupt_at_any_line_of_the_restore(backend):
     assert storage_bytes(model.weight) == before
 
 
+def mixed():
+    """Weights of the kernel and of the reference."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).double())
+
+
+#: Streams of the items before and after: each way from one to the next.
+WAYS = {
+    "noisy to noisy": ({}, 1),
+    "clean to noisy": ({"clean_share": 0.5}, 1),
+    "noisy to clean": ({"clean_share": 0.5}, 2),
+    "noisy to noisy in other memory": ({}, 1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interrupt_at_any_line_of_the_way_to_the_next_item(way, backend):
+    options, item = WAYS[way]
+    model = mixed()
+    smoother = SmoothOut(model, 0.5, **options)
+    with smoother.perturbed() as noise:
+        noisy = [[storage_bytes(p) for p in model.parameters()] for _ in noise.each(range(item + 1))][-1]
+    before = [storage_bytes(p) for p in model.parameters()]
+    for count in range(1, 1000):
+        smoother.step()
+        smoother.load_state_dict(smoother.state_dict() | {"updates": 0})
+        block = smoother.perturbed()
+        block.__enter__()
+        items = block.each(range(item + 1))
+        for _ in range(item):
+            next(items)
+        if "memory" in way:
+            model[0].weight.data = model[0].weight.data.clone()
+        trace, met = interrupted_at(count, (*FILES, "on_cpu.py"))
+        try:
+            with tracing(trace):
+                next(items)
+        except KeyboardInterrupt as error:
+            block.__exit__(KeyboardInterrupt, error, None)
+            assert [storage_bytes(p) for p in model.parameters()] == before, met[-1]
+        else:
+            assert len(met) < count  # it came through
+            assert [storage_bytes(p) for p in model.parameters()] == noisy
+            block.__exit__(None, None, None)
+            break
+    assert 20 < count < 999
+    assert [storage_bytes(p) for p in model.parameters()] == before
+
+
+def test_a_loop_begun_again_after_an_interrupt_within_a_block(backend):
+    model = mixed()
+    before = [storage_bytes(p) for p in model.parameters()]
+    smoother = SmoothOut(model, 0.5, clean_share=0.5)
+    for count in range(1, 1000):
+        smoother.step()
+        smoother.load_state_dict(smoother.state_dict() | {"updates": 0})
+        trace, met = interrupted_at(count, (*FILES, "on_cpu.py"))
+        with contextlib.suppress(RuntimeError), smoother.perturbed() as noise:  # versions may be taken for a write
+            items = noise.each(range(2))
+            next(items)
+            with contextlib.suppress(KeyboardInterrupt), tracing(trace):
+                next(items)  # from clean to noisy
+            for _ in noise.each(range(3)):
+                pass
+        assert [storage_bytes(p) for p in model.parameters()] == before, met[-1]
+        if len(met) < count:
+            break
+    assert 20 < count < 999
+
+
 def interrupt():
     raise KeyboardInterrupt
 

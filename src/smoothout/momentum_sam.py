@@ -56,6 +56,7 @@ class MomentumSAM(Scope):
         self.rho = (
             -_checks.nonnegative("rho", -rho, "") if rho < 0 else _checks.nonnegative("rho", rho, "Use 0 for off.")
         )
+        self._displaced_along: tuple[object, ...] = ()
         super().__init__(model_or_named_parameters, exclude=exclude)
         self.optimizer = optimizer
 
@@ -81,6 +82,8 @@ class MomentumSAM(Scope):
 
     def perturbed(self, stream: int | None = None, draw: int = 0) -> Block:
         """A ``with`` block inside which the weights are displaced; equal for all ghost batches of an update.
+
+        Its :meth:`smoothout.scope.Block.each` leaves the weights where they are.
 
         Raises:
             RuntimeError: If a block is open already, or if the weights were written inside it.
@@ -119,8 +122,17 @@ class MomentumSAM(Scope):
             )
         return found
 
+    def _displace_anew(self, stream: int, draw: int, sign: int) -> None:
+        if self._along() != self._displaced_along:  # else it is the displacement that the weights carry
+            super()._displace_anew(stream, draw, sign)
+
+    def _along(self) -> tuple[object, ...]:
+        """What a displacement follows from."""
+        return self.rho, [(id(buffer), buffer._version) for buffer in self._buffers() if buffer is not None]
+
     @torch.no_grad()
     def _displace(self, _stream: int, _draw: int, sign: int) -> None:
+        self._displaced_along = self._along()
         pairs = [(p, b) for p, b in zip(self._parameters, self._buffers(), strict=True) if b is not None]
         buffers = [buffer for _, buffer in pairs]
         norm = torch.stack([each.float() for each in torch._foreach_norm(buffers)]).norm()

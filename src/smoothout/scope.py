@@ -2,9 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from smoothout import _checks, weights
 from smoothout._types import OneDimensional
 from smoothout.weights import Exclude, Snapshot, Weight
+
+Item = TypeVar("Item")
 
 
 class Scope:
@@ -77,6 +79,15 @@ class Scope:
     def _displace(self, stream: int, draw: int, sign: int) -> None:
         """Add the displacement, times the sign, to the weights in place; copy those that are not in ``_copied``."""
         raise NotImplementedError
+
+    def _displace_anew(self, stream: int, draw: int, sign: int) -> None:
+        """Put another displacement of the copied weights in the place of the one that the weights carry."""
+        self._snapshot.restore()
+        self._displace(stream, draw, sign)
+
+    def _in_place(self) -> bool:
+        """Whether weights lie where they did when they were copied; asked before :meth:`_displace_anew`."""
+        return True
 
     def _take(self) -> None:
         """Copy the weights, but for those that :meth:`_displace` copies."""
@@ -207,7 +218,11 @@ class Scope:
 
 
 class Block:
-    """One ``with smoother.perturbed():``; made anew for each."""
+    """One ``with smoother.perturbed():``; made anew for each.
+
+    The weights are copied where the block first displaces them. That copy is *held*: :meth:`each` displaces them anew
+    from it, and leaving the block writes it back.
+    """
 
     def __init__(self, smoother: Scope, stream: int | None, draw: int, antithetic: bool, place: str) -> None:
         self._smoother = smoother
@@ -215,7 +230,9 @@ class Block:
         self._draw = draw
         self._sign = -1 if antithetic else 1
         self.place = place
-        self._moved = False
+        self._held = False  # whether the weights must be put back
+        self._moved = False  # whether the block has displaced them
+        self._shown = False  # whether an item of each() has had the present draw
         self._hook: RemovableHandle | None = None
         self._versions_inside: list[int] = []
 
@@ -225,25 +242,118 @@ class Block:
         smoother._refuse_open("perturbed()")
         smoother._follow()
         smoother._warn_of_forgotten_step()
-        stream = smoother._streams if self._stream is None else self._stream
-        smoother._last_stream = stream
-        smoother._blocks += 1
-        self._moved = smoother._noisy() and not smoother._clean(stream)
-        if self._moved and smoother._denoise:
-            smoother._take()
         try:
             # The hook only looks; it never restores, since a GradScaler may skip the step it waits for.
             self._hook = register_optimizer_step_pre_hook(self._check_optimizer)
             smoother._open = self
-            if self._moved:
-                smoother._displace(stream, self._draw, self._sign)
-                self._forget_casts()
-            self._versions_inside = smoother._versions()
+            self._draw_stream(self._next_stream(), self._draw)
             smoother._streams += self._stream is None
             return self  # in here: an interrupt after the last line would leave the noise
         except BaseException:
             self._close()
             raise
+
+    def each(self, items: Iterable[Item], *, copies: int = 1) -> Iterator[Item]:
+        r"""Give every item noise of its own, drawn from one copy of the weights.
+
+        .. math:: w + \theta_s,\quad w + \theta_{s+1},\quad w + \theta_{s+2},\quad \ldots
+
+        The first item sees the draw that the block was entered with, stream s, each further one that of the next
+        stream: bit for bit what blocks of their own would show them, :meth:`SmoothOut.observe` and streams that stay
+        clean included. The weights are copied once and restored once for all items, where a block for each copies and
+        restores for each. Used twice in a block, it goes on with the next stream.
+
+        Args:
+            items: Such as the ghost batches of a batch. An item is fetched before its noise is drawn, while the weights
+                carry the noise of the item before it.
+            copies: Yield each item so often, with a draw of its own each time.
+
+        Yields:
+            The items.
+
+        Raises:
+            RuntimeError: If the block is not open, or weights were written while the item before had its noise; that
+                write is undone, as all noise is, when the block is left.
+
+        Example:
+            >>> from smoothout import SmoothOut, ghost_batches
+            >>> model = nn.Linear(3, 1)
+            >>> smoother = SmoothOut(model, strength=0.1)
+            >>> before, seen = model.weight.detach().clone(), []
+            >>> with smoother.perturbed() as noise:
+            ...     for x in noise.each(ghost_batches(torch.ones(8, 3), size=4)):
+            ...         model(x).mean().backward()
+            ...         seen.append(model.weight.detach().clone())
+            >>> torch.equal(seen[0], seen[1]), torch.equal(model.weight, before)
+            (False, True)
+            >>> smoother.step()
+        """
+        copies = _checks.whole("copies", copies, at_least=1, below=2**32 - self._draw + 1)
+        self._refuse_left()
+        return self._each(items, copies)
+
+    def _each(self, items: Iterable[Item], copies: int) -> Iterator[Item]:
+        stream = self._smoother._last_stream
+        for item in items:
+            for copy in range(copies):
+                self._refuse_left()
+                if self._shown:
+                    if copy == 0:
+                        stream = self._next_stream()
+                    self._advance(stream, self._draw + copy)
+                    self._smoother._streams += copy == 0 and self._stream is None
+                self._shown = True
+                yield item
+
+    def _next_stream(self) -> int:
+        """The one that is counted, or that follows the one that was given."""
+        if self._stream is None:
+            return self._smoother._streams
+        if not self._shown:
+            return self._stream
+        return _checks.whole("stream", self._smoother._last_stream + 1, at_least=0, below=2**32)
+
+    def _refuse_left(self) -> None:
+        if self._smoother._open is not self:
+            raise RuntimeError(
+                f"each() of the perturbed() block made at {self.place}, which is not open; expected to be inside it. "
+                f"Write `with smoother.perturbed() as noise:` around `for item in noise.each(items):`."
+            )
+
+    def _draw_stream(self, stream: int, draw: int) -> None:
+        """Let the weights carry the noise of a stream; where nothing is held, they are clean (or never denoised)."""
+        smoother = self._smoother
+        smoother._last_stream = stream
+        smoother._blocks += 1
+        if smoother._noisy() and not smoother._clean(stream):
+            if smoother._denoise:
+                smoother._take()
+                self._held = True
+            self._moved = True
+            smoother._displace(stream, draw, self._sign)
+            self._forget_casts()
+        self._versions_inside = smoother._versions()
+
+    def _advance(self, stream: int, draw: int) -> None:
+        """Go on to another draw: in the place of the present one, or, where that cannot be, as another block would."""
+        smoother = self._smoother
+        noisy = smoother._noisy() and not smoother._clean(stream)
+        if self._held and noisy and smoother._in_place():
+            self._refuse_written(True)
+            smoother._last_stream = stream
+            smoother._blocks += 1
+            smoother._displace_anew(stream, draw, self._sign)
+            self._forget_casts()
+            self._versions_inside = smoother._versions()
+            return
+        if self._held:
+            same = smoother._look() == smoother._signature
+            self._refuse_written(same)
+            self._restore(same)
+            self._held = False
+        if noisy:
+            smoother._follow()
+        self._draw_stream(stream, draw)
 
     def __exit__(
         self,
@@ -256,13 +366,18 @@ class Block:
             raise RuntimeError(f"the perturbed() block opened at {self.place} is not open; leave a block once.")
         problem, same = None, False
         try:
-            if self._moved and smoother._denoise:
+            if self._held:
                 same = smoother._look() == smoother._signature
                 problem = self._written(same) if kind is None else None
         finally:
             self._close(same)
         if not smoother._clean(smoother._last_stream):
             smoother._versions_left = smoother._versions()
+        if problem is not None:
+            raise RuntimeError(problem)
+
+    def _refuse_written(self, same: bool) -> None:
+        problem = self._written(same)
         if problem is not None:
             raise RuntimeError(problem)
 
@@ -274,14 +389,15 @@ class Block:
                 f"parameters were added, replaced, moved or frozen inside the block opened at {self.place}; what was "
                 f"perturbed has been restored, but a new parameter may hold noisy values. Do that after the block."
             )
-        versions = zip(smoother._names, self._versions_inside, smoother._versions(), strict=True)
-        for name, inside, now in versions:
-            if inside != now:
-                return (
-                    f"{name!r} was written inside the block opened at {self.place}; the weights have been restored, "
-                    f"so that write is undone. Change weights after the block."
-                )
-        return None
+        now = smoother._versions()
+        if now == self._versions_inside:
+            return None
+        pairs = zip(smoother._names, self._versions_inside, now, strict=True)
+        name = next(name for name, inside, found in pairs if inside != found)
+        return (
+            f"{name!r} was written inside the block opened at {self.place}; the weights have been restored, so that "
+            f"write is undone. Change weights after the block."
+        )
 
     def _close(self, same: bool = False) -> None:
         """Restore the weights and end the block; an interrupt on the way makes it begin again."""
@@ -296,9 +412,9 @@ class Block:
             self._smoother._open = None
 
     def _restore(self, same: bool) -> None:
+        if self._held:
+            self._smoother._put_back(same)
         if self._moved:
-            if self._smoother._denoise:
-                self._smoother._put_back(same)
             self._forget_casts()
 
     @staticmethod

@@ -158,6 +158,8 @@ class SmoothOut(Scope):
     def perturbed(self, stream: int | None = None, draw: int = 0, *, antithetic: bool = False) -> Block:
         """A ``with`` block inside which the weights carry noise; leaving it restores them bit for bit.
 
+        For many ghost batches in one block, each with noise of its own, see :meth:`smoothout.scope.Block.each`.
+
         Args:
             stream: Index of the ghost batch in the whole batch; counted since the last :meth:`step` if not
                 given. Equal (seed, step, stream, draw) give equal noise.
@@ -366,13 +368,21 @@ class SmoothOut(Scope):
         self._displaced = True
         self._add_noise(NoiseKey(self.seed, self._updates, stream, draw), sign * self.amplitude)
 
-    @torch.no_grad()
     def _add_noise(self, key: NoiseKey, amplitude: float) -> None:
         for kernel in self._fused:
             kernel.perturb(key, amplitude)
+        if self._slow:
+            self._add_slowly(key, amplitude)
+
+    @torch.no_grad()
+    def _add_slowly(self, key: NoiseKey, amplitude: float) -> None:
         for group in self._slow:
             thetas = offsets(group, key, amplitude, self._scale, self._distribution)
             torch._foreach_add_([weight.parameter for weight in group], thetas)
+
+    def _in_place(self) -> bool:
+        # Kernels write to addresses, whose memory they keep alive; torch's copies look for themselves.
+        return not any(kernel.shifted() for kernel in self._fused)
 
     def _take(self) -> None:
         for kernel in self._fused:

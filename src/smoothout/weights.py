@@ -189,11 +189,14 @@ class Snapshot:
         if parameters:
             torch._foreach_copy_(self._copies, self._parameters)
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Write the copies back; may be called again, with the same effect."""
         if self._parameters:
-            torch._foreach_copy_(self._parameters, self._copies)
+            self._write_back()
+
+    @torch.no_grad()
+    def _write_back(self) -> None:
+        torch._foreach_copy_(self._parameters, self._copies)
 
     @property
     def copies(self) -> list[Tensor]:

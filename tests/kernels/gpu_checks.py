@@ -21,6 +21,7 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 SCALES = ("none", "weight", "filter")
 DISTRIBUTIONS = ("uniform", "normal")
+OTHER = NoiseKey(8, 9)
 #: One element, tails of blocks of 8, filters of every class of length and one beside it, more than a piece.
 ROW_MAJOR = [(), (1,), (7,), (9,), (4097,), (40, 1), (3, 5), (5, 3, 3, 3), (33, 32), (3, 33), (2, 255), (5, 256)]
 ROW_MAJOR += [(2, 257), (3, 700), (0,), (0, 3)]
@@ -36,16 +37,17 @@ def weights_of(shapes, dtype=torch.float32, channels_last=False):
 
 
 def check(weights, key, amplitude, scale, distribution):
-    """Noise by both, to the bit, and the weights come back; also the second time, and not for a third."""
+    """Noise by both, to the bit, also in the place of other noise; the weights come back twice, and not for a third."""
     parameters = [weight.parameter.detach() for weight in weights]
     before = [p.clone() for p in parameters]
     thetas = offsets(weights, key, amplitude, scale, distribution)
     expected = [(p + theta).to(p.dtype) for p, theta in zip(parameters, thetas, strict=True)]
     kernel = FusedOnGPU(weights, scale, distribution)
     for _ in range(2):
-        kernel.perturb(key, amplitude)
-        for p, noisy in zip(parameters, expected, strict=True):
-            assert torch.equal(p, noisy), (tuple(p.shape), (p != noisy).sum(), (p - noisy).abs().max())
+        for drawn in (key, OTHER, key):
+            kernel.perturb(drawn, amplitude)
+            for p, noisy in zip(parameters, expected if drawn is key else [], strict=drawn is key):
+                assert torch.equal(p, noisy), (tuple(p.shape), (p != noisy).sum(), (p - noisy).abs().max())
         kernel.restore()
         assert all(map(torch.equal, parameters, before))
     parameters[1].add_(1)
@@ -172,11 +174,25 @@ class TestOnGPU:
         smoother.step()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            with smoother.perturbed():
-                pass
+            with smoother.perturbed() as noise:
+                for _ in noise.each(range(3)):
+                    pass
             smoother.step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+    @pytest.mark.parametrize("scale", SCALES)
+    def test_each_item_sees_what_a_block_of_its_own_shows(self, scale):
+        model = nn.Sequential(nn.Linear(300, 50), nn.Linear(50, 10).half()).to(DEVICE)
+        before, seen = [p.detach().clone() for p in model.parameters()], []
+        smoother = SmoothOut(model, 0.1, scale=scale, clean_share=0.25)
+        for stream in range(6):
+            with smoother.perturbed(stream):
+                seen.append([p.detach().clone() for p in model.parameters()])
+        with smoother.perturbed() as noise:
+            for stream in noise.each(range(6)):
+                assert all(map(torch.equal, model.parameters(), seen[stream]))
+        assert all(map(torch.equal, model.parameters(), before))
 
     def test_noise_reaches_a_captured_graph(self):
         model = nn.Linear(20, 5).to(DEVICE)

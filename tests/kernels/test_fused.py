@@ -21,6 +21,7 @@ from smoothout.weights import all_weights
 
 SCALES = ("none", "weight", "filter")
 DISTRIBUTIONS = ("uniform", "normal")
+OTHER = NoiseKey(8, 9)
 #: One element, tails of blocks of 8, whole units, one more, filters of many lengths and of more than a unit.
 SHAPES = [
     (),
@@ -67,14 +68,15 @@ def threads(request):
 
 
 def check(weights, key, amplitude, scale, distribution):
-    """Noise by both, to the bit, and the weights come back."""
+    """Noise by both, to the bit, also in the place of other noise, and the weights come back."""
     before = [bits(weight.parameter) for weight in weights]
     expected = by_reference(weights, key, amplitude, scale, distribution)
     kernel = FusedOnCPU(weights, scale, distribution)
     for _ in range(2):
-        kernel.perturb(key, amplitude)
-        for weight, noisy in zip(weights, expected, strict=True):
-            assert bits(weight.parameter) == bits(noisy), tuple(noisy.shape)
+        for drawn in (key, OTHER, key):
+            kernel.perturb(drawn, amplitude)
+            for weight, noisy in zip(weights, expected if drawn is key else [], strict=drawn is key):
+                assert bits(weight.parameter) == bits(noisy), tuple(noisy.shape)
         kernel.restore()
         assert [bits(weight.parameter) for weight in weights] == before
 
@@ -102,6 +104,7 @@ def test_channels_last(scale, distribution):
 @pytest.mark.parametrize("offset", [0, 1, 15])
 def test_copies_past_the_cache(streamed, offset, monkeypatch):
     monkeypatch.setattr(on_cpu, "STREAMED", streamed)
+    monkeypatch.setattr(on_cpu, "BOTH_STREAMED", streamed)
     room = torch.randn(3 * 4099 + offset, generator=torch.Generator().manual_seed(2))
     parts = [nn.Parameter(part) for part in (room[offset : 4099 + offset], room[4099 + offset :])]
     check(all_weights([(str(i), part) for i, part in enumerate(parts)]), NoiseKey(0, 0), 0.3, "none", "uniform")

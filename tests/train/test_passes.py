@@ -179,8 +179,8 @@ def test_the_noise_has_k_times_the_variance(nets):
         gradients = []
         for update in range(300):
             prepared.network.zero_grad()
-            for index, (x, y) in enumerate(passes.pieces(prepared.settings.batches, [(inputs, targets)])):
-                loop._learn(prepared, None, update, index, x, y, len(y) / 16)
+            pieces = passes.pieces(prepared.settings.batches, [(inputs, targets)])
+            loop._gradient(prepared, None, update, 16, pieces)
             gradients.append(torch.cat([p.grad.flatten().double() for p in prepared.network.parameters()]))
             prepared.smoother.step()
         variances[noise_per] = float(torch.stack(gradients).var(0).sum())

@@ -1,7 +1,8 @@
 """Noise on float32 weights on a CPU: draw, scale, copy and add in one pass, compiled by numba.
 
-The weights are cut into units of work, which torch's own OpenMP threads take one after another; a unit makes its draws
-in a buffer that stays in the cache. Weights in channels_last memory are brought in row-major order there, and back.
+The weights are cut into units of work, which torch's own OpenMP threads take one after another. A unit is done in
+parts, whose draws are made in a buffer that stays in the nearest cache, while memory brings the next part's weights.
+Weights in channels_last memory are brought in row-major order there, and back.
 
 Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits are the same: products and sums are
 rounded one by one, squares of uniform draws are summed as integers, other squares in the published lanes. So nothing
@@ -9,6 +10,7 @@ here may be compiled with fastmath.
 """
 
 import functools
+import math
 import zlib
 from types import FunctionType
 from typing import Any
@@ -38,7 +40,7 @@ FIELDS = (
     "key0",
     "key1",
     "amplitude",  # address of a float64
-    "restoring",  # 1 to copy the weights back, 0 to copy and perturb them
+    "task",  # DRAW, REDRAW or RESTORE
     "scratch",  # address
     "scratch_bytes",  # of a worker
     "streamed",  # 1 if copies go past the cache, 2 if weights that come back do, too
@@ -46,8 +48,11 @@ FIELDS = (
 )
 (
     _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _KEY0, _KEY1, _AMPLITUDE,
-    _RESTORING, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
+    _TASK, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
 ) = range(len(FIELDS))  # fmt: skip
+
+#: Copy the weights and add noise; add noise to what the copies hold; copy them back.
+DRAW, REDRAW, RESTORE = range(3)
 
 #: Neither Python nor C calls the parts of a worker.
 njit = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -55,7 +60,7 @@ njit = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=Tru
 _M0, _M1 = map(np.uint64, MULTIPLIERS)
 _W0, _W1 = map(np.uint32, WEYL)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
-_STEP = np.float32(1 / UNIFORM_DENOMINATOR)
+_STEP, _TWO_STEPS = np.float32(1 / UNIFORM_DENOMINATOR), np.float32(2 / UNIFORM_DENOMINATOR)
 _WORDS_PER_BLOCK, _WORD, _COLUMNS = 4, 8, 5  # 32-bit words of a block of draws, bytes of a field, columns of the table
 _VECTOR, _LINE = 16, 64  # float32 of a vector that is streamed, and its bytes
 _LOG, _SIN, _COS = (tuple(map(np.float32, series)) for series in (LOG, SIN, COS))
@@ -64,7 +69,11 @@ _U_HALF, _U_STEP, _ONE, _TWO = (np.float32(value) for value in (0.5, 2.0**-32, 1
 _QUARTER, _EIGHTH = np.uint32(QUARTER), np.uint32(1 << (QUARTER - 1))
 _MANTISSA, _EXPONENT, _BIAS = np.int32((1 << 23) - 1), np.int32(23), np.int32(126)  # of a float32 in [1/2, 1)
 _ONE_HALF_BITS = np.int32(126 << 23)
-_INT64, _INT32, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+_INT64, _INT32, _BYTE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType()
+
+
+#: Elements of a part, or one filter if that has more.
+PART = 1024
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
@@ -90,6 +99,40 @@ def _pointer_to(element: Any) -> Any:
 _floats, _doubles = _pointer_to(types.float32), _pointer_to(types.float64)
 _words, _halves = _pointer_to(types.uint32), _pointer_to(types.int16)
 _numbers, _bytes = _pointer_to(types.int64), _pointer_to(types.uint8)
+
+
+@intrinsic
+def _prefetch(_context: Any, _address: Any) -> Any:
+    """Ask for the line at an address, to the second cache; any address may be asked for."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = _BYTE.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        read, nearness, data = (ir.Constant(_INT32, number) for number in (0, 2, 1))
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), read, nearness, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+def _attribute(text: str) -> Any:
+    """A function that, called first in another one, gives that an attribute of LLVM's."""
+
+    @intrinsic
+    def give(_context: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            set.add(builder.function.attributes, text)  # llvmlite's own add knows few of them
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    return give
+
+
+#: Vectors may be of 512 bits; of 256 is what LLVM makes for most processors that have both.
+_wide = _attribute('"prefer-vector-width"="512"')
+_not_inlined = _attribute("noinline")
 
 
 @intrinsic
@@ -140,6 +183,7 @@ def _stream_line(_context: Any, _to: Any, _from: Any) -> Any:
 @njit()
 def _draw(words: Any, blocks: Any, first: Any, ordinal: Any, tag: Any, k0: Any, k1: Any) -> None:
     """Philox of consecutive blocks, with words masked as in :func:`smoothout.noise.philox.philox4x32`."""
+    _wide()
     for block in range(blocks):
         index = np.uint64(first + block)
         c0, c1 = index & _LOW, index >> _SHIFT
@@ -191,9 +235,10 @@ def _log(x: Any) -> Any:
 @njit()
 def _box_muller(words: Any, z: Any, count: Any) -> None:
     """Normal draws of pairs of words; see :func:`smoothout.noise.draws.normal`."""
+    _wide()
     for pair in range(count // 2):
         a, b = words[2 * pair], words[2 * pair + 1]
-        radius = np.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
+        radius = math.sqrt(-_TWO * _log((np.float32(a) + _U_HALF) * _U_STEP))
         quarter = np.uint32(np.uint32(b + _EIGHTH) >> _QUARTER)
         rest = np.int32(np.uint32(b - np.uint32(quarter << _QUARTER)))
         t = np.float32(np.int32(2 * rest + 1)) * _HALF_STEP
@@ -210,13 +255,15 @@ def _box_muller(words: Any, z: Any, count: Any) -> None:
 @njit()
 def _uniform(halves: Any, z: Any, count: Any) -> None:
     """Uniform draws of halves of words; see :func:`smoothout.noise.draws.uniform_integers`."""
+    _wide()
     for i in range(count):
-        z[i] = np.float32(2 * np.int32(halves[i]) + 1) * _STEP
+        z[i] = np.float32(np.int32(halves[i])) * _TWO_STEPS + _STEP  # (2 h + 1) / 65536: both steps are exact
 
 
 @njit()
 def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
     """Add the draws from a start to an end times a factor."""
+    _wide()
     for i in range(start, end):
         w[i] += z[i] * factor
 
@@ -224,23 +271,26 @@ def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
 @njit()
 def _add_by_weight(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     """With a factor in proportion to each weight."""
+    _wide()
     for i in range(count):
         value = w[i]
-        w[i] = value + z[i] * (np.abs(value) * amplitude)
+        w[i] = value + z[i] * (abs(value) * amplitude)
 
 
 @njit()
 def _add_by_element(w: Any, z: Any, count: Any, amplitude: Any) -> None:
     """For filters of one element."""
+    _wide()
     for i in range(count):
         value, drawn = w[i], z[i]
-        factor = np.float32(amplitude * np.float64(np.abs(value)) / (np.float64(np.abs(drawn)) + NORM_FLOOR))
+        factor = np.float32(amplitude * np.float64(abs(value)) / (np.float64(abs(drawn)) + NORM_FLOOR))
         w[i] = value + drawn * factor
 
 
 @njit()
 def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
     """The sum of (2 h + 1)^2 = 4 h^2 + 4 h + 1, whose squares fit in 32 bits."""
+    _wide()
     squares = total = np.int64(0)
     for i in range(start, start + d):
         h = np.int32(halves[i])
@@ -250,8 +300,21 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
 
 
 @njit()
-def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
-    """Of LANES elements or more, summed in the order of :func:`smoothout.scaling.blocked_sum`."""
+def _squares(values: Any, start: Any, d: Any, lanes: Any) -> Any:  # noqa: C901 (two would take longer to compile)
+    """The sum of squares in the order of :func:`smoothout.scaling.blocked_sum`."""
+    _wide()
+    _not_inlined()  # where it is used, the compiler would make slower code of all
+    if d < LANES:  # each has a lane of its own
+        left = d
+        for lane in range(left):
+            value = np.float64(values[start + lane])
+            lanes[lane] = value * value
+        while left > 1:
+            half = (left + 1) // 2
+            for lane in range(left - half):
+                lanes[lane] += lanes[half + lane]
+            left = half
+        return lanes[0]
     for lane in range(LANES):
         value = np.float64(values[start + lane])
         lanes[lane] = value * value
@@ -271,21 +334,6 @@ def _squares_of_many(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 
 
-@njit()
-def _squares_of_few(values: Any, start: Any, d: Any, lanes: Any) -> Any:
-    """The same of fewer elements, each in a lane of its own."""
-    left = d
-    for lane in range(left):
-        value = np.float64(values[start + lane])
-        lanes[lane] = value * value
-    while left > 1:
-        half = (left + 1) // 2
-        for lane in range(left - half):
-            lanes[lane] += lanes[half + lane]
-        left = half
-    return lanes[0]
-
-
 def _part(*kind: object) -> Any:
     """njit for a function that is made anew for each kind of worker, under a name of its own.
 
@@ -299,77 +347,27 @@ def _part(*kind: object) -> Any:
     return compile_
 
 
-def _by_filters(normal: bool, squares: Any, name: str) -> Any:
-    """For filters of d elements, whose squares are summed by a function; those of uniform draws as integers."""
-
-    @_part(name, normal)
-    def norm_of_draws(z: Any, halves: Any, start: Any, d: Any, lanes: Any) -> Any:
-        if normal:
-            return np.sqrt(squares(z, start, d, lanes))
-        return np.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
-
-    @_part(name, normal)
-    def add_by_norms(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-        for start in range(0, count, d):
-            z_norm = norm_of_draws(z, halves, start, d, lanes)
-            w_norm = np.sqrt(squares(w, start, d, lanes))
-            _add(w, z, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
-
-    return add_by_norms
-
-
-def _scale_and_add(scale: Scale, normal: bool) -> Any:
-    """Of weights in row-major order."""
-    # Apart, since of both together the compiler makes slower code.
-    add_short, add_long = _by_filters(normal, _squares_of_few, "short"), _by_filters(normal, _squares_of_many, "long")
-
-    def none(w: Any, z: Any, _halves: Any, count: Any, amplitude: Any, _d: Any, _lanes: Any) -> None:
-        _add(w, z, 0, count, np.float32(amplitude))
-
-    def weight(w: Any, z: Any, _halves: Any, count: Any, amplitude: Any, _d: Any, _lanes: Any) -> None:
-        _add_by_weight(w, z, count, np.float32(amplitude))
-
-    def filter_(w: Any, z: Any, halves: Any, count: Any, amplitude: Any, d: Any, lanes: Any) -> None:
-        if d == 1:
-            _add_by_element(w, z, count, amplitude)
-        elif d < LANES:
-            add_short(w, z, halves, count, amplitude, d, lanes)
-        else:
-            add_long(w, z, halves, count, amplitude, d, lanes)
-
-    return _part("scale", normal)({"none": none, "weight": weight, "filter": filter_}[scale])
-
-
-@njit()
-def _copy(to: Any, source: Any, count: Any) -> None:
-    for i in range(count):
-        to[i] = source[i]
-
-
-@njit()
-def _stream(to: Any, source: Any, count: Any) -> None:
-    """The same, past the cache."""
-    head = min(count, (_LINE - to % _LINE) % _LINE // 4)
-    _copy(_floats(to), _floats(source), head)
-    lines = (count - head) // _VECTOR
-    for line in range(lines):
-        _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
-    rest = head + _VECTOR * lines
-    _copy(_floats(to + 4 * rest), _floats(source + 4 * rest), count - rest)
-
-
 @njit()
 def _move(to: Any, source: Any, count: Any, streamed: Any) -> None:
-    """Copy float32 values between addresses."""
+    """Copy float32 values between addresses; whole lines past the cache, if so wanted."""
+    _wide()
+    head = lines = 0
     if streamed:
-        _stream(to, source, count)
-    else:
-        _copy(_floats(to), _floats(source), count)
+        head = min(count, (_LINE - to % _LINE) % _LINE // 4)
+        lines = (count - head) // _VECTOR
+    written, read = _floats(to), _floats(source)
+    for i in range(head):
+        written[i] = read[i]
+    for line in range(lines):
+        _stream_line(to + 4 * head + _LINE * line, source + 4 * head + _LINE * line)
+    for i in range(head + _VECTOR * lines, count):
+        written[i] = read[i]
 
 
 @njit()
 def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
     """Filters of channels_last memory, element (position, channel), as (channel, position)."""
+    _wide()
     channels = d // positions
     for start in range(0, count, d):
         for channel in range(channels):
@@ -378,13 +376,15 @@ def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
 
 
 def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
-    """A function that adds noise to a unit, which is copied."""
+    """A function that adds noise to a part of a unit, from the first element to the end."""
     per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
-    scale_and_add = _scale_and_add(scale, normal)
+    by_weight, by_filter = scale == "weight", scale == "filter"
 
+    # One function for all: each level of calls is compiled with all that is below it once more.
     @_part(scale, normal, channels_last)
-    def perturb(job: Any, unit: Any, weights: Any, scratch: Any) -> None:
-        tensor, first, end, d, positions = unit[0], unit[1], unit[2], unit[3], unit[4]
+    def perturb(job: Any, unit: Any, first: Any, end: Any, weights: Any, scratch: Any) -> None:
+        _wide()
+        tensor, d, positions = unit[0], unit[3], unit[4]
         count = end - first
         block = first // per_block
         blocks = (end + per_block - 1) // per_block - block
@@ -405,7 +405,22 @@ def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
             _row_major(in_order, _floats(weights), count, d, positions)
         drawn, halves = _floats(z + 4 * skipped), _halves(words + 2 * skipped)
         amplitude = _doubles(job[_AMPLITUDE])[0]
-        scale_and_add(in_order, drawn, halves, count, amplitude, d, _doubles(scratch))
+        if by_weight:
+            _add_by_weight(in_order, drawn, count, np.float32(amplitude))
+        elif by_filter:
+            if d == 1:
+                _add_by_element(in_order, drawn, count, amplitude)
+            else:
+                lanes = _doubles(scratch)
+                for start in range(0, count, d):
+                    if normal:
+                        z_norm = math.sqrt(_squares(drawn, start, d, lanes))
+                    else:
+                        z_norm = math.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
+                    w_norm = math.sqrt(_squares(in_order, start, d, lanes))
+                    _add(in_order, drawn, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
+        else:
+            _add(in_order, drawn, 0, count, np.float32(amplitude))
         if channels_last and positions != 0:
             _row_major(_floats(weights), in_order, count, d, d // positions)  # and back
 
@@ -417,6 +432,7 @@ _perturb: Any = None  # :func:`compiled` puts that of a scale and a distribution
 
 def _work(address: int) -> None:
     """Take units and do them, until none is left; any number of threads may be at it."""
+    _wide()
     job = _numbers(address)
     scratch = job[_SCRATCH] + _take(address + _WORD * _NEXT_WORKER) * job[_SCRATCH_BYTES]
     while True:
@@ -424,14 +440,20 @@ def _work(address: int) -> None:
         if u >= job[_UNITS]:
             return
         unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u)
-        tensor, first, count = unit[0], unit[1], unit[2] - unit[1]
-        weights = _numbers(job[_WEIGHTS])[tensor] + 4 * first
-        copies = _numbers(job[_COPIES])[tensor] + 4 * first
-        if job[_RESTORING]:
-            _move(weights, copies, count, job[_STREAMED] > 1)
-        else:
-            _move(copies, weights, count, job[_STREAMED] > 0)
-            _perturb(job, unit, weights, scratch)
+        part = max(1, PART // unit[3]) * unit[3]  # no filter is cut
+        for first in range(unit[1], unit[2], part):
+            end = min(first + part, unit[2])
+            weights = _numbers(job[_WEIGHTS])[unit[0]] + 4 * first
+            copies = _numbers(job[_COPIES])[unit[0]] + 4 * first
+            if job[_TASK] == DRAW:
+                _move(copies, weights, end - first, job[_STREAMED] > 0)
+            else:
+                _move(weights, copies, end - first, job[_TASK] == RESTORE and job[_STREAMED] > 1)
+            if job[_TASK] != RESTORE:
+                for line in range(0, 4 * part, _LINE):  # of the next part, while draws are made for this one
+                    _prefetch(weights + 4 * part + line)
+                    _prefetch(copies + 4 * part + line)
+                _perturb(job, unit, first, end, weights, scratch)
         # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:
             _bytes(job[_TAKEN])[0] = 1

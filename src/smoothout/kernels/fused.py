@@ -26,6 +26,7 @@ class Fused(abc.ABC):
         with torch.inference_mode(False):  # or later training could not write to them
             self._copies = [torch.empty_like(p, requires_grad=False) for p in self._parameters]
         self._held = False  # whether the copies are of anything yet
+        self._kept: list[torch.UntypedStorage] = []
         self._scale = scale
         self._places, self._layout = _places(self._parameters), _layout(self._parameters)
 
@@ -35,7 +36,11 @@ class Fused(abc.ABC):
 
     @abc.abstractmethod
     def perturb(self, key: NoiseKey, amplitude: float) -> None:
-        """Copy the weights and add noise. All of it happens or none, whatever interrupts."""
+        """Copy the weights and add noise. All of it happens or none, whatever interrupts.
+
+        Where copies are held already, since the last :meth:`forget` or :meth:`restore`, the noise is added to what they
+        hold, in the place of the noise that the weights carry; then no weight may have :meth:`shifted`.
+        """
 
     @abc.abstractmethod
     def forget(self) -> None:
@@ -71,6 +76,10 @@ class Fused(abc.ABC):
     def differs(self) -> bool:
         """Whether the weights are no longer what was copied last."""
         return self._held and any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copies, strict=True))
+
+    def _keep(self) -> None:
+        """Keep the weights' memory alive, so that one whose address is what it was lies where it did."""
+        self._kept = [p.untyped_storage() for p in self._parameters]
 
     def _written(self) -> None:
         """Raw memory was written, of which autograd must know: a backward pass after the block must raise."""

@@ -105,15 +105,15 @@ def _place(index, d, positions, PERMUTED: tl.constexpr):
 
 @triton.jit
 def _add_piece(
-    w, copy, ordinal, first, end, d, positions, key, amplitude,
+    w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude,
     SCALE: tl.constexpr, NORMAL: tl.constexpr, PERMUTED: tl.constexpr,
 ):  # fmt: skip
-    """Elements from the first to the end, each by itself."""
+    """Elements from the first to the end, each by itself: the source's plus noise, and a copy where it is fresh."""
     for start in range(0, end - first, _TILE):
         index = first + start + tl.arange(0, _TILE)
         mask = index < end
         at = _place(index, d, positions, PERMUTED)
-        stored = tl.load(w + at, mask=mask)
+        stored = tl.load(source + at, mask=mask)
         value = stored.to(tl.float32)
         z = _draw(index, ordinal, key, NORMAL)
         if SCALE == 0:
@@ -124,7 +124,7 @@ def _add_piece(
             floor = tl.full((), _FLOOR, tl.float64)
             factor = amplitude * tl.abs(value).to(tl.float64) / (tl.abs(z).to(tl.float64) + floor)
             theta = z * factor.to(tl.float32)
-        tl.store(copy + at, stored, mask=mask)
+        tl.store(copy + at, stored, mask=mask & fresh)
         tl.store(w + at, (value + theta).to(stored.dtype), mask=mask)
 
 
@@ -159,7 +159,7 @@ def _fold(total, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _add_filters(
-    w, copy, ordinal, first, end, d, positions, key, amplitude,
+    w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, NORMAL: tl.constexpr, PERMUTED: tl.constexpr,
 ):  # fmt: skip
     """Up to ROWS whole filters from the first to the end, by their norms."""
@@ -172,7 +172,7 @@ def _add_filters(
     for start in range(0, d, _LANES):
         index = begin + start + lane
         mask = inside & (start + lane < d)
-        value = tl.load(w + _place(index, d, positions, PERMUTED), mask=mask, other=0.0).to(tl.float64)
+        value = tl.load(source + _place(index, d, positions, PERMUTED), mask=mask, other=0.0).to(tl.float64)
         of_w += value * value
         if NORMAL:
             z = tl.where(mask, _normal(index, ordinal, key), 0.0).to(tl.float64)
@@ -190,9 +190,9 @@ def _add_filters(
         index = begin + start + lane
         mask = inside & (start + lane < d)
         at = _place(index, d, positions, PERMUTED)
-        stored = tl.load(w + at, mask=mask, other=0.0)
+        stored = tl.load(source + at, mask=mask, other=0.0)
         theta = _draw(index, ordinal, key, NORMAL) * factor[:, None]
-        tl.store(copy + at, stored, mask=mask)
+        tl.store(copy + at, stored, mask=mask & fresh)
         tl.store(w + at, (stored.to(tl.float32) + theta).to(stored.dtype), mask=mask)
 
 
@@ -201,23 +201,32 @@ def perturb(
     table, taken, key, amplitude_bits,
     SCALE: tl.constexpr, NORMAL: tl.constexpr, PERMUTED: tl.constexpr, ELEMENT: tl.constexpr,
 ):  # fmt: skip
-    """Copy what a row of the table names and add noise; SCALE is 0 for none, 1 for weight, 2 for filter."""
+    """Copy what a row of the table names, unless its copy is held, and put copy plus noise in its place.
+
+    SCALE is 0 for none, 1 for weight, 2 for filter.
+    """
     unit = tl.program_id(0)
+    fresh = tl.load(taken + unit) == 0
     row = table + unit.to(tl.int64) * _COLUMNS
     w = tl.load(row).to(tl.pointer_type(ELEMENT))
     copy = tl.load(row + 1).to(tl.pointer_type(ELEMENT))
+    source = tl.where(fresh, tl.load(row), tl.load(row + 1)).to(tl.pointer_type(ELEMENT))
     ordinal, first, end = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
     d, positions = tl.load(row + 5), tl.load(row + 6)
     key = key.to(tl.int64)
     amplitude = amplitude_bits.to(tl.int64).to(tl.float64, bitcast=True)
     if SCALE < 2:
-        _add_piece(w, copy, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
+        _add_piece(w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
     elif d == 1:  # apart, since SCALE is known when it is compiled
-        _add_piece(w, copy, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
+        _add_piece(w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)
     elif d <= _SHORT:
-        _add_filters(w, copy, ordinal, first, end, d, positions, key, amplitude, _MANY, _SHORT, NORMAL, PERMUTED)
+        _add_filters(
+            w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, _MANY, _SHORT, NORMAL, PERMUTED
+        )
     else:
-        _add_filters(w, copy, ordinal, first, end, d, positions, key, amplitude, _FEW, _LANES, NORMAL, PERMUTED)
+        _add_filters(
+            w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, _FEW, _LANES, NORMAL, PERMUTED
+        )
     tl.store(taken + unit, 1)
 
 

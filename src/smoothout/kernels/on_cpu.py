@@ -55,11 +55,14 @@ class FusedOnCPU(Fused):
 
     def perturb(self, key: NoiseKey, amplitude: float) -> None:
         """See the base class."""
+        redraw = self._taken.value
+        if not redraw:
+            self._keep()
         self._job.key0, self._job.key1 = key.words()
         self._amplitude.value = amplitude
         threads = self._threads()
         self._make_room(threads)
-        self._run(threads, restoring=0)
+        self._run(threads, self._kernel.REDRAW if redraw else self._kernel.DRAW)
         self._held = True
 
     def forget(self) -> None:
@@ -72,10 +75,11 @@ class FusedOnCPU(Fused):
         if not self._taken.value:
             return
         if not (self.shifted() if same else self.moved()):
-            self._run(self._threads(), restoring=1)
+            self._run(self._threads(), self._kernel.RESTORE)
         else:  # other memory took the weights' place inside the block
             copy_all(self._parameters, self._copies)
         self._taken.value = False
+        self._kept = []
 
     def _locate(self) -> None:
         self._addresses.copy_(torch.tensor([p.data_ptr() for p in self._parameters], dtype=torch.int64))
@@ -93,10 +97,10 @@ class FusedOnCPU(Fused):
                 self._scratch = torch.empty(needed, dtype=torch.uint8)
             self._job.scratch = self._scratch.data_ptr()
 
-    def _run(self, threads: int, restoring: int) -> None:
+    def _run(self, threads: int, task: int) -> None:
         job = self._job
         job.next_unit = job.finished = job.next_worker = 0
-        job.restoring = restoring
+        job.task = task
         self._kernel.run(ctypes.addressof(job), threads)
         self._written()
 
@@ -126,6 +130,7 @@ class _Kernel:
         from smoothout.kernels import cpu
 
         normal = distribution == "normal"
+        self.DRAW, self.REDRAW, self.RESTORE = cpu.DRAW, cpu.REDRAW, cpu.RESTORE
         self.job: Any = type("Job", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_int64) for name in cpu.FIELDS]})
         self.scratch_bytes = functools.partial(cpu.scratch_bytes, normal=normal)
         self._compiled = cpu.compiled(scale, normal, channels_last)  # keeps the code alive

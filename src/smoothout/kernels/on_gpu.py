@@ -26,7 +26,8 @@ class FusedOnGPU(Fused):
     """Weights of one kind (see :func:`kind`).
 
     What is launched happens whole, in the order of the stream, so an interrupt falls before it or after it. Each row's
-    flag on the device says that its copy was taken; a restore clears it, so that a second one does nothing.
+    flag on the device says that its copy was taken: further noise is then added to the copy, and a restore clears the
+    flag, so that a second one does nothing.
     """
 
     def __init__(self, weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> None:
@@ -57,6 +58,8 @@ class FusedOnGPU(Fused):
         """See the base class."""
         if not self._units:
             return
+        if not self._dirty:
+            self._keep()
         [packed] = struct.unpack("<q", struct.pack("<II", *key.words()))
         [bits] = struct.unpack("<q", struct.pack("<d", amplitude))
         self._dirty = True
@@ -84,6 +87,7 @@ class FusedOnGPU(Fused):
             copy_all(self._parameters, self._copies)
             self._taken.zero_()
         self._dirty = False
+        self._kept = []
 
     def _locate(self) -> None:
         pairs = [(p.data_ptr(), copy.data_ptr()) for p, copy in zip(self._parameters, self._copies, strict=True)]
@@ -149,10 +153,15 @@ def _differs(kind: Kind, scale: Scale, distribution: Distribution) -> bool:
         made = [tensor.to(memory_format=torch.channels_last) for tensor in made]
     weights = all_weights([(str(i), nn.Parameter(tensor)) for i, tensor in enumerate(made)])
     before = [tensor.clone() for tensor in made]
-    key = NoiseKey(2**40 + 1, 2**33, 3)
-    thetas = offsets(weights, key, 0.3, scale, distribution)
     kernel = FusedOnGPU(weights, scale, distribution)
-    kernel.perturb(key, 0.3)
-    noisy = all(torch.equal(p, (w + t).to(dtype)) for p, w, t in zip(made, before, thetas, strict=True))
+    keys = (NoiseKey(2**40 + 1, 2**33, 3), NoiseKey(2**40 + 1, 2**33, 4))  # the second in the place of the first
+    expected = [
+        [(w + t).to(dtype) for w, t in zip(before, offsets(weights, key, 0.3, scale, distribution), strict=True)]
+        for key in keys
+    ]
+    wrong = False
+    for key, noisy in zip(keys, expected, strict=True):
+        kernel.perturb(key, 0.3)
+        wrong = wrong or not all(map(torch.equal, made, noisy))
     kernel.restore()
-    return not (noisy and all(map(torch.equal, made, before)))
+    return wrong or not all(map(torch.equal, made, before))

@@ -132,8 +132,7 @@ def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[pass
     """Make one update of the weights."""
 
     def learn(first: bool) -> None:
-        for index, (inputs, targets) in enumerate(pieces):
-            _learn(run, seen if first else None, update, index, inputs, targets, len(targets) / samples)
+        _gradient(run, seen if first else None, update, samples, pieces)
 
     def clip() -> None:
         if run.settings.optimization.clip > 0:
@@ -146,23 +145,28 @@ def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[pass
         run.perturbing.step()
 
 
+def _gradient(run: Run, seen: "Seen | None", update: int, samples: int, pieces: list[passes.Piece]) -> None:
+    """Add the gradients of all pieces, each with noise of its own."""
+    copies = run.settings.batches.copies
+    with run.perturbing.perturbed(stream=0) as noise:
+        for index, (inputs, targets) in noise.each(enumerate(pieces), copies=copies):
+            _learn(run, seen, update, index, inputs, targets, len(targets) / samples / copies)
+
+
 def _learn(
     run: Run, seen: "Seen | None", update: int, index: int, inputs: Tensor, targets: Tensor, share: float
 ) -> None:
-    """Add the share of one piece, a ghost batch or a batch, to the gradient."""
-    copies = run.settings.batches.copies
-    for copy in range(copies):
-        # Dropout and augmentation become functions of (seed, update, piece).
-        _seed(fold(run.settings.schedule.seed, _STEP, update, index) >> 1, run.accelerator.device)
-        prepared = run.dataset.normalise(run.dataset.augment(inputs))
-        with run.perturbing.perturbed(stream=index, draw=copy):
-            logits = run.learner(prepared)
-            loss = run.training_loss(logits, targets)
-            with run.learner.gradients_kept():
-                run.accelerator.backward(loss * (share / copies))
-        run.smoother.observe(loss)
-        if seen is not None:
-            seen.add(logits.detach(), targets, loss.detach())
+    """Add the share of one piece, a ghost batch or a batch, to the gradient, with the noise that the weights carry."""
+    # Dropout and augmentation become functions of (seed, update, piece).
+    _seed(fold(run.settings.schedule.seed, _STEP, update, index) >> 1, run.accelerator.device)
+    prepared = run.dataset.normalise(run.dataset.augment(inputs))
+    logits = run.learner(prepared)
+    loss = run.training_loss(logits, targets)
+    with run.learner.gradients_kept():
+        run.accelerator.backward(loss * share)
+    run.smoother.observe(loss)
+    if seen is not None:
+        seen.add(logits.detach(), targets, loss.detach())
 
 
 def _seed(seed: int, device: torch.device) -> None:
