@@ -157,11 +157,11 @@ def test_one_seed_speaks_of_its_minima_alone(tmp_path):
     [text] = sentences(group, "sharpness")
     assert text == (
         "Against plain, noisy (seed 0 alone, 95 % intervals over draws or batches: other seeds may differ): on average "
-        "flatter by noise of 0.03."
+        "flatter under noise of strength 0.03."
     )
     [details] = [each.details for each in group.summary if each.kind == "sharpness"]
     assert details == (
-        "on average: noise, uniform, scale none, train samples: flatter at a = 0.03 (-0.2, 95 % -0.203 to -0.197)",
+        "on average: noise, uniform, scale none, train samples: flatter at strength 0.03 (-0.2, 95 % -0.203 to -0.197)",
     )
 
 
@@ -174,8 +174,8 @@ def test_kinds_of_measure_are_told_apart_and_nothing_is_said_without_an_error(tm
     group = sharp(tmp_path, measured)
     [text] = sentences(group, "sharpness")
     assert text.endswith(
-        ": on average flatter by noise of 0.03 and sharper by noise of 0.01, hessian: trace; in the worst case not "
-        "told apart; by the largest eigenvalue not known, since no interval is known."
+        ": on average flatter under noise of strength 0.03 and sharper under noise of strength 0.01 and by the trace "
+        "of the Hessian; in the worst case not told apart; by curvature not known: these measures have no interval here."
     )
     assert {measure.name: measure.kind for measure in group.measures} == {
         "noise a = 0.01, none: rise (nats)": "average",

@@ -122,7 +122,7 @@ def _verdicts(
 
 def _words(above: bool, apart: bool | None, one: bool) -> str:
     if apart is None:
-        return "no error is known"
+        return "no interval is known"
     if not apart:
         return "not told apart"
     return f"{'sharper' if above else 'flatter'}{', these two minima' if one else ''}"

@@ -11,7 +11,7 @@ from smoothout.report.sources import distinct
 QUESTIONS = {
     "average": "on average",
     "worst": "in the worst case",
-    "curvature": "by the largest eigenvalue",
+    "curvature": "by curvature",
 }
 
 
@@ -163,7 +163,7 @@ def _measured_seeds(arm: str, measures: Sequence[MeasureShown]) -> str:
 
 
 def _evidence(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
-    """What the measures of one kind say, with their intervals."""
+    """What the measures of one kind say: differences, and their intervals where they have one."""
     curves = distinct(each.curve or short(each) for each, _ in told)
     return "; ".join(_by_curve(curve, [(e, v) for e, v in told if (e.curve or short(e)) == curve]) for curve in curves)
 
@@ -174,7 +174,7 @@ def _overall(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
     certain = [_where(told, word) for word in ("flatter", "sharper") if word in words]
     if certain:
         return " and ".join(certain)
-    return "not told apart" if "not told apart" in words else "not known, since no interval is known"
+    return "not told apart" if "not told apart" in words else "not known: these measures have no interval here"
 
 
 def _where(told: Sequence[tuple[MeasureShown, Verdict]], word: str) -> str:
@@ -183,11 +183,21 @@ def _where(told: Sequence[tuple[MeasureShown, Verdict]], word: str) -> str:
     parts = []
     for curve in distinct(each.curve for each in some):
         if curve is None:
-            parts += [short(each) for each in some if each.curve is None]
+            parts += [f"by the {short(each)}" for each in some if each.curve is None]
         else:
             strengths = [each.strength for each in some if each.curve == curve and each.strength is not None]
-            parts.append(f"{_scale(curve)} of {_span(strengths)}")
-    return f"{word} by {', '.join(parts)}"
+            parts.append(f"under {_scale(curve)} of strength {_span(strengths)}")
+    return f"{word} {_and(parts)}"
+
+
+def _and(parts: Sequence[str]) -> str:
+    """A list in words.
+
+    Example:
+        >>> _and(["a"]), _and(["a", "b", "c"])
+        ('a', 'a, b and c')
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _scale(curve: str) -> str:
@@ -214,13 +224,14 @@ def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
         some = [(each, verdict) for each, verdict in told if _word(verdict) == word]
         _, verdict = some[-1]
         strengths = [f"{one.strength:g}" for one, _ in some if one.strength is not None]
-        at = f" at a = {', '.join(strengths)}" if strengths else ""
+        at = f" at strength {', '.join(strengths)}" if strengths else ""
         last = f"at {strengths[-1]}: " if len(strengths) > 1 else ""
         parts.append(f"{word}{at} ({last}{_gap_of(verdict)})")
     return f"{curve}: {', '.join(parts)}"
 
 
 def _word(verdict: Verdict) -> str:
+    """Flatter, sharper, not told apart, or that there is no interval."""
     return verdict.words.split(",")[0]
 
 
@@ -229,18 +240,23 @@ def _gap_of(verdict: Verdict) -> str:
     if verdict.difference is None:
         return "not finite"
     if verdict.low is None or verdict.high is None:
-        return f"{verdict.difference:+.3g}, no interval"
+        return f"{verdict.difference:+.3g}"
     return f"{verdict.difference:+.3g}, 95 % {verdict.low:+.3g} to {verdict.high:+.3g}"
 
 
 def short(measure: MeasureShown) -> str:
-    """A measure's name without its unit.
+    """A measure in words, without its unit.
 
     Example:
-        >>> short(MeasureShown("box eps = 0.0005: phi (%)", "worst", None, None, "train", (), ()))
-        'box eps = 0.0005'
+        >>> names = "box eps = 0.0005: phi (%)", "ball rho = 0.05: rise per batch of 128", "hessian of a.*: trace"
+        >>> [short(MeasureShown(name, "worst", None, None, "train", (), ())) for name in names]
+        ['box of half-width 0.0005', 'ball of radius 0.05 per batch of 128', 'trace of the Hessian of a.*']
     """
-    return measure.name.replace(": phi (%)", "").replace(": rise (nats)", "").replace(": rise", "")
+    name = measure.name.replace(": phi (%)", "").replace(": rise (nats)", "").replace(": rise", "")
+    name = name.replace("box eps =", "box of half-width").replace("ball rho =", "ball of radius")
+    name = name.replace("adaptive rho =", "adaptive ball of radius")
+    block, _, value = name.partition(": ")
+    return f"{value} of the {block.replace('hessian', 'Hessian')}" if block.startswith("hessian") else name
 
 
 # -- cost --------------------------------------------------------------------------------------------------
