@@ -175,7 +175,8 @@ def test_kinds_of_measure_are_told_apart_and_nothing_is_said_without_an_error(tm
     [text] = sentences(group, "sharpness")
     assert text.endswith(
         ": on average flatter under noise of strength 0.03 and sharper under noise of strength 0.01 and by the trace "
-        "of the Hessian; in the worst case not told apart; by curvature not known: these measures have no interval here."
+        "of the Hessian; in the worst case not told apart; by curvature not known: these measures have "
+        "no interval here."
     )
     assert {measure.name: measure.kind for measure in group.measures} == {
         "noise a = 0.01, none: rise (nats)": "average",
