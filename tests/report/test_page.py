@@ -80,7 +80,7 @@ def test_the_page_asks_for_nothing_outside_itself(demo):
 def test_tables_have_captions_and_scopes_and_what_scrolls_is_reached_by_keyboard(demo):
     tags = Tags(page.render(demo)).tags
     names = [tag for tag, _ in tags]
-    assert names.count("table") == names.count("caption") == 3
+    assert names.count("table") == names.count("caption") == 4
     assert all("scope" in attributes for tag, attributes in tags if tag == "th")
     scrolling = [attributes for _, attributes in tags if "scroll" in (attributes.get("class") or "")]
     assert all(each.get("tabindex") == "0" and each.get("role") == "region" for each in scrolling)

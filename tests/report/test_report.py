@@ -156,8 +156,8 @@ def test_one_seed_speaks_of_its_minima_alone(tmp_path):
     group = sharp(tmp_path, lambda runs: [noise(runs["plain"][0], 0.03, 0.3), noise(runs["noisy"][0], 0.03, 0.1)])
     [text] = sentences(group, "sharpness")
     assert text == (
-        "Against plain, noisy (seed 0 alone, 95 % intervals over draws or batches: other seeds may differ): on average "
-        "flatter under noise of strength 0.03."
+        "noisy against plain (seed 0 alone; trained with strength 0.03): on average flatter under noise of "
+        "strength 0.03."
     )
     [details] = [each.details for each in group.summary if each.kind == "sharpness"]
     assert details == (
@@ -174,9 +174,10 @@ def test_kinds_of_measure_are_told_apart_and_nothing_is_said_without_an_error(tm
     group = sharp(tmp_path, measured)
     [text] = sentences(group, "sharpness")
     assert text.endswith(
-        ": on average flatter under noise of strength 0.03 and sharper under noise of strength 0.01 and by the trace "
-        "of the Hessian; in the worst case not told apart; by curvature not known: these measures have "
-        "no interval here."
+        ": on average flatter under noise of strength 0.03, sharper under noise of strength 0.01 and by the trace of "
+        "the Hessian; in the worst case not told apart by the ball of radius 0.05 per batch of 128, higher, but "
+        "without an interval, by the ball of radius 0.05; by curvature higher, but without an interval, by the "
+        "largest eigenvalue of the Hessian."
     )
     assert {measure.name: measure.kind for measure in group.measures} == {
         "noise a = 0.01, none: rise (nats)": "average",
@@ -255,8 +256,8 @@ def test_words_follow_the_interval(gaps):
     )
     [text] = words._differences([arm])
     certain = len(gaps) >= 3 and (found.low > 0 or found.high < 0)
-    assert ("gains" in text) == (certain and found.mean > 0)
-    assert ("loses" in text) == (certain and found.mean < 0)
+    assert (" gains " in text) == (certain and found.mean > 0)
+    assert (" loses " in text) == (certain and found.mean < 0)
     assert ("no difference in test accuracy is certain" in text) == (len(gaps) > 1 and not certain)
     assert ("one seed says nothing of chance" in text) == (len(gaps) == 1)
     assert len(gaps) == 1 or re.search(rf"95 % interval .* to .*, {len(gaps)} seeds", text)
@@ -268,7 +269,7 @@ def test_who_is_ahead_and_how_certainly(tmp_path):
         "noisy has the highest test accuracy after the last epoch: 72.23 % (71.61 to 72.86, 3 seeds). Next is plain "
         "with 70.17 % (68.27 to 72.06, 3 seeds); the lead is +2.07 points (95 % interval +0.57 to +3.56, 3 seeds), "
         "certain.",
-        "Over plain, noisy gains 2.07 points (95 % interval 0.57 to 3.56, 3 seeds) of test accuracy: certain.",
+        "noisy gains 2.07 points (95 % interval 0.57 to 3.56, 3 seeds) of test accuracy over plain: certain.",
     ]
 
 
@@ -279,6 +280,25 @@ def test_three_arms_are_told_that_the_highest_was_picked(tmp_path):
         "not certain (the highest of 3 was picked after the fact, which this does not allow for)"
         in sentences(group, "accuracy")[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ([(2.0, 3.0), (4.0, 6.1), (1.0, 1.5)], "1.51 times the time (95 % interval 1.47 to 1.54, 3 seeds), certain."),
+        ([(2.0, 3.0), (4.0, 3.0), (1.0, 1.5)], "not certain."),
+        ([(2.0, 3.0)], "1.50 times the time at one seed."),
+    ],
+)
+def test_costs_are_told_against_the_other_arm(tmp_path, seconds, words):
+    for seed, (plain, noisy) in enumerate(seconds):
+        make_run(tmp_path / "plain" / str(seed), seed=seed, seconds=plain)
+        make_run(tmp_path / "noisy" / str(seed), seed=seed, seconds=noisy, strength=0.1, copies=2)
+    [group] = report_of(*sorted(tmp_path.glob("*/*")), against="plain").groups
+    text = sentences(group, "cost")[0]
+    assert text.startswith("noisy against plain: 2 times the passes over the training samples, as many updates, ")
+    assert text.endswith(words)
+    assert sentences(group, "cost")[1].startswith("plain: 5 passes over the training samples, 20 updates, ")
 
 
 def test_without_a_finished_run_nothing_is_claimed(tmp_path):

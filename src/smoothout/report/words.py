@@ -7,6 +7,15 @@ from smoothout.report.arms import ArmFound, interval
 from smoothout.report.record import ArmShown, Interval, MeasureShown, Sentence, Verdict
 from smoothout.report.sources import distinct
 
+#: What measures say, in the order of the sentences. One without an interval has no verdict, and is not passed over.
+VERDICTS = {
+    "flatter": "flatter",
+    "sharper": "sharper",
+    "not told apart": "not told apart",
+    "lower": "lower, but without an interval,",
+    "higher": "higher, but without an interval,",
+    "no interval is known": "not finite",
+}
 #: What a kind of measure asks.
 QUESTIONS = {
     "average": "on average",
@@ -82,15 +91,16 @@ def _differences(arms: Sequence[ArmShown]) -> Iterator[str]:
             continue
         if gap.low is None:
             yield (
-                f"Over {arm.against}, {arm.name} differs by {gap.mean:+.2f} points of test accuracy at the one seed "
+                f"{arm.name} differs from {arm.against} by {gap.mean:+.2f} points of test accuracy at the one seed "
                 f"that both finished; one seed says nothing of chance."
             )
         elif gap.certain:
             verb = "gains" if gap.mean > 0 else "loses"
-            yield f"Over {arm.against}, {arm.name} {verb} {points(gap, sign=False)} of test accuracy: certain."
+            where = "over" if gap.mean > 0 else "against"
+            yield f"{arm.name} {verb} {points(gap, sign=False)} of test accuracy {where} {arm.against}: certain."
         else:
             yield (
-                f"Between {arm.name} and {arm.against} no difference in test accuracy is certain: {points(gap)}"
+                f"{arm.name} against {arm.against}: no difference in test accuracy is certain, {points(gap)}"
                 f"{', of too few seeds' if gap.count < 3 else ''}."
             )
 
@@ -147,19 +157,22 @@ def _sharpness(arms: Sequence[ArmShown], measures: Sequence[MeasureShown]) -> It
         kinds = {kind: [(each, v) for each, v in told if each.kind == kind] for kind in QUESTIONS}
         parts = [f"{QUESTIONS[kind]} {_overall(some)}" for kind, some in kinds.items() if some]
         if parts:
-            seeds = _measured_seeds(arm.name, measures)
             yield Sentence(
                 "sharpness",
-                f"Against {arm.against}, {arm.name} ({seeds}): {'; '.join(parts)}.",
+                f"{arm.name} against {arm.against} ({_known(arm, measures)}): {'; '.join(parts)}.",
                 tuple(f"{QUESTIONS[kind]}: {_evidence(some)}" for kind, some in kinds.items() if some),
             )
 
 
-def _measured_seeds(arm: str, measures: Sequence[MeasureShown]) -> str:
-    seeds = sorted({seed for each in measures for value in each.values if value.arm == arm for seed in value.seeds})
-    if len(seeds) > 1:
-        return f"{len(seeds)} seeds, 95 % intervals over them"
-    return f"seed {seeds[0]} alone, 95 % intervals over draws or batches: other seeds may differ"
+def _known(arm: ArmShown, measures: Sequence[MeasureShown]) -> str:
+    """Of which seeds an arm's minima were measured, and the strength that it was trained with."""
+    seeds = sorted(
+        {seed for each in measures for value in each.values if value.arm == arm.name for seed in value.seeds}
+    )
+    known = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]} alone"
+    strength = arm.settings.get("strength", "0")
+    by = " by filter" if arm.settings.get("scale") == "filter" else ""
+    return known if strength == "0" else f"{known}; trained with strength {strength}{by}"
 
 
 def _evidence(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
@@ -170,11 +183,8 @@ def _evidence(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
 
 def _overall(told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
     """What measures of one kind say together."""
-    words = {_word(verdict) for _, verdict in told}
-    certain = [_where(told, word) for word in ("flatter", "sharper") if word in words]
-    if certain:
-        return " and ".join(certain)
-    return "not told apart" if "not told apart" in words else "not known: these measures have no interval here"
+    words = [word for word in VERDICTS if any(_word(verdict) == word for _, verdict in told)]
+    return ", ".join(_where(told, word) for word in words)
 
 
 def _where(told: Sequence[tuple[MeasureShown, Verdict]], word: str) -> str:
@@ -187,7 +197,7 @@ def _where(told: Sequence[tuple[MeasureShown, Verdict]], word: str) -> str:
         else:
             strengths = [each.strength for each in some if each.curve == curve and each.strength is not None]
             parts.append(f"under {_scale(curve)} of strength {_span(strengths)}")
-    return f"{word} {_and(parts)}"
+    return f"{VERDICTS[word]} {_and(parts)}"
 
 
 def _and(parts: Sequence[str]) -> str:
@@ -226,12 +236,15 @@ def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
         strengths = [f"{one.strength:g}" for one, _ in some if one.strength is not None]
         at = f" at strength {', '.join(strengths)}" if strengths else ""
         last = f"at {strengths[-1]}: " if len(strengths) > 1 else ""
-        parts.append(f"{word}{at} ({last}{_gap_of(verdict)})")
+        told_of = f"{word}, no interval" if word in ("higher", "lower") else word
+        parts.append(f"{told_of}{at} ({last}{_gap_of(verdict)})")
     return f"{curve}: {', '.join(parts)}"
 
 
 def _word(verdict: Verdict) -> str:
-    """Flatter, sharper, not told apart, or that there is no interval."""
+    """Flatter, sharper, not told apart; higher or lower where there is no interval."""
+    if verdict.low is None and verdict.difference is not None:
+        return "higher" if verdict.difference > 0 else "lower"
     return verdict.words.split(",")[0]
 
 
@@ -263,15 +276,41 @@ def short(measure: MeasureShown) -> str:
 
 
 def _costs(arms: Sequence[ArmShown]) -> Iterator[str]:
-    """Passes, updates and time."""
+    """Passes, updates and time, against the arm that each is compared with."""
+    named = {arm.name: arm for arm in arms}
     for arm in arms:
+        other = named.get(arm.against or "")
         if arm.updates is None or arm.passes is None or arm.seconds.mean is None:
             continue
-        text = f"{arm.name}: {arm.passes:g} passes over the training samples, {arm.updates:,} updates"
-        reach = "" if arm.seconds.low is None else f" ({arm.seconds.low:.3g} to {arm.seconds.high:.3g})"
-        text += f", {arm.seconds.mean:.3g} s a run{reach}"
-        if arm.times is not None and arm.times.mean is not None:
-            low, high = arm.times.low, arm.times.high
-            within = "" if low is None else f" ({low:.2f} to {high:.2f})"
-            text += f", {arm.times.mean:.2f} times{within} that of {arm.against}"
-        yield f"{text}."
+        if other is None or other.updates is None or other.passes is None or arm.times is None:
+            yield f"{arm.name}: {arm.passes:g} passes over the training samples, {arm.updates:,} updates, {_time(arm)}."
+        else:
+            passes = _multiple("passes over the training samples", arm.passes / other.passes)
+            updates = _multiple("updates", arm.updates / other.updates)
+            yield f"{arm.name} against {arm.against}: {passes}, {updates}, {_ratio(arm.times)}."
+
+
+def _time(arm: ArmShown) -> str:
+    reach = "" if arm.seconds.low is None else f" (95 % interval {arm.seconds.low:.3g} to {arm.seconds.high:.3g})"
+    return f"{arm.seconds.mean:.3g} s a run{reach}"
+
+
+def _multiple(what: str, ratio: float) -> str:
+    """A ratio in words.
+
+    Example:
+        >>> _multiple("updates", 1.0), _multiple("updates", 5.0)
+        ('as many updates', '5 times the updates')
+    """
+    return f"as many {what}" if ratio == 1 else f"{ratio:.3g} times the {what}"
+
+
+def _ratio(times: Interval) -> str:
+    """How long a run takes; the interval is of the mean logarithm, paired by seed."""
+    if times.mean is None:
+        return "no seed in common to compare times by"
+    if times.low is None or times.high is None:
+        return f"{times.mean:.2f} times the time at one seed"
+    certain = times.count >= 3 and (times.low > 1 or times.high < 1)
+    reach = f"95 % interval {times.low:.2f} to {times.high:.2f}, {_seeds(times.count)}"
+    return f"{times.mean:.2f} times the time ({reach}), {'certain' if certain else 'not certain'}"

@@ -85,7 +85,24 @@ def _measured(measure: MeasureShown, arm: str) -> str:
             reach = "" if value.low is None or value.high is None else f" ({value.low:.4g} to {value.high:.4g})"
             verdict = next((f" [{each.words}]" for each in measure.verdicts if each.arm == arm), "")
             return f"{number}{reach}{' (!)' if value.doubts else ''}{verdict}"
-    return ""
+    return "not measured"
+
+
+def _one_seed(group: Group) -> bool:
+    """Whether sharpness was measured, of one seed an arm."""
+    counts = [len(value.seeds) for measure in group.measures for value in measure.values]
+    return bool(counts) and max(counts) == 1
+
+
+def _measured_arms(group: Group) -> str:
+    """Of which arms, and seeds, sharpness was measured."""
+    seeds = {
+        arm.name: sorted({s for each in group.measures for v in each.values if v.arm == arm.name for s in v.seeds})
+        for arm in group.arms
+    }
+    known = [f"{name} (seed {', '.join(map(str, found))})" for name, found in seeds.items() if found]
+    missing = [name for name, found in seeds.items() if not found]
+    return ", ".join(known) + (f". Not measured: {', '.join(missing)}" if missing else "")
 
 
 def _doubts(group: Group) -> list[str]:
@@ -101,7 +118,8 @@ def _doubts(group: Group) -> list[str]:
 def _notes(group: Group) -> list[str]:
     """What landscapes say of themselves, each once."""
     found = [
-        f"{plane.axes[0].removeprefix('along axis 1 ').strip('()')}; {'; '.join(plane.notes)}" for plane in group.planes
+        f"Axes: {plane.axes[0].removeprefix('along axis 1 (').removesuffix(')')}. {'. '.join(plane.notes)}."
+        for plane in group.planes
     ]
     return list(dict.fromkeys(found))
 
@@ -122,6 +140,8 @@ _FUNCTIONS: dict[str, Any] = {
     "differing": _differing,
     "measured": _measured,
     "doubts": _doubts,
+    "one_seed": _one_seed,
+    "measured_arms": _measured_arms,
     "listed": _listed,
     "notes": _notes,
     "first_path": _first_path,

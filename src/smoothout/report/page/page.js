@@ -5,7 +5,7 @@ const report = JSON.parse(document.getElementById("smoothout-data").textContent)
 
 // Okabe and Ito's palette, which colour-blind readers can tell apart; the second is its lighter twin for dark paper.
 const COLOURS = {
-  light: ["#000000", "#b87700", "#2b8cc4", "#007a5a", "#0072b2", "#c24e00", "#a8548a", "#6f6f00"],
+  light: ["#000000", "#b87700", "#2f8fd0", "#007a5a", "#2a2ab8", "#c24e00", "#a8548a", "#6f6f00"],
   dark: ["#f0f0f0", "#e69f00", "#56b4e9", "#2fc79a", "#6aa9ff", "#ff8a4a", "#e39ac5", "#c9c94a"],
 };
 const DASHES = ["solid", "dash", "dot", "dashdot"];
@@ -20,7 +20,7 @@ const dark = () =>
 let printing = false;
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const colour = (index) => COLOURS[dark() && !printing ? "dark" : "light"][index % 8];
-const dash = (index) => DASHES[Math.floor(index / 8) % 4];
+const dash = (index) => DASHES[index % 4];
 const finite = (value) => value !== null && value !== undefined;
 const short = (value) => (finite(value) ? Number(value.toPrecision(4)).toString() : "none");
 
@@ -79,7 +79,7 @@ function figure(parent, { title, note, name, describe, build, rows, shared, extr
 }
 
 function layout(more) {
-  const axis = { gridcolor: style("--line"), zerolinecolor: style("--line"), automargin: true, title: { standoff: 8 } };
+  const axis = { gridcolor: style("--line"), zerolinecolor: style("--line"), automargin: true, exponentformat: "power", title: { standoff: 8 } };
   const merge = (mine = {}) => ({ ...axis, ...mine, title: { ...axis.title, ...(mine.title || {}) } });
   return {
     height: HEIGHT, margin: { l: 50, r: 12, t: 8, b: 40 }, showlegend: false, hovermode: "closest",
@@ -217,6 +217,8 @@ const reach = (value) => (finite(value.low) && finite(value.value) ? value.value
 
 function noiseFigure(parent, group, state, index, curve) {
   const points = group.measures.filter((measure) => measure.curve === curve);
+  const strengths = points.map((measure) => measure.strength);
+  const positive = points.every((measure) => measure.values.every((value) => !finite(value.value) || value.value > 0));
   const of = (arm) => points.map((measure) => [measure.strength, measure.values.find((value) => value.arm === arm)]).filter(([, value]) => value && finite(value.value));
   const build = () => {
     const data = group.arms.flatMap((arm, at) => {
@@ -228,7 +230,7 @@ function noiseFigure(parent, group, state, index, curve) {
         error_y: { type: "data", array: found.map(([, value]) => reach(value) ?? 0), color: colour(at) }, hovertemplate: "%{y:.4g}",
       }];
     });
-    return { data, layout: layout({ hovermode: "x unified", xaxis: { type: "log", title: { text: "strength a" } }, yaxis: { title: { text: "rise of the loss (nats)" }, type: state.log ? "log" : "linear" } }) };
+    return { data, layout: layout({ hovermode: "x unified", xaxis: { type: "log", title: { text: "strength a" }, tickvals: strengths, ticktext: strengths.map(short) }, yaxis: { title: { text: "rise of the loss (nats)" }, type: positive ? "log" : "linear" } }) };
   };
   const rows = () => [["arm", "strength", "rise (nats)", "low", "high", "seeds"], ...group.arms.flatMap((arm) => of(arm.name).map(([a, v]) => [arm.name, a, v.value, v.low, v.high, v.seeds.join(" ")]))];
   const last = points.at(-1);
@@ -241,7 +243,7 @@ function measureFigure(parent, group, state, index, measure) {
     const shown = measure.values.map((value) => [value, group.arms.findIndex((arm) => arm.name === value.arm)]).filter(([value, at]) => finite(value.value) && !state.hidden.has(at)).reverse();
     const data = shown.map(([value, at]) => ({
       x: [value.value], y: [value.arm + (value.doubts.length ? " (!)" : "")], name: value.arm, mode: "markers",
-      marker: { symbol: SYMBOLS[at % 8], size: 10, color: colour(at) },
+      cliponaxis: false, marker: { symbol: SYMBOLS[at % 8], size: 10, color: colour(at) },
       error_x: { type: "data", array: [reach(value) ?? 0], color: colour(at) }, hovertemplate: "%{x:.4g}<extra></extra>",
     }));
     return { data, layout: layout({ height: 90 + 28 * shown.length, xaxis: { type: state.log ? "log" : "linear", rangemode: "tozero" }, yaxis: { type: "category" } }) };
@@ -261,10 +263,19 @@ function scaleOf(planes) {
   let low = Infinity, high = -Infinity;
   for (const loss of losses) { low = Math.min(low, height(loss)); high = Math.max(high, height(loss)); }
   if (!(high - low > 1e-9)) { low -= 0.5; high += 0.5; }
-  const ticks = Array.from({ length: 6 }, (_, i) => low + ((high - low) * i) / 5);
+  const ticks = ticksOf(low, high, log);
   const text = ticks.map((tick) => short(log ? 10 ** tick : tick));
-  const bar = { tickvals: ticks, ticktext: text, title: { text: "loss" }, thickness: 12, outlinewidth: 0 };
-  return { height, low, high, bar };
+  const bar = { tickvals: ticks, ticktext: text, title: { text: log ? "loss (log)" : "loss" }, thickness: 12, outlinewidth: 0 };
+  const reach = (axis) => [Math.min(...planes.flatMap(axis)), Math.max(...planes.flatMap(axis))];
+  return { height, low, high, bar, across: reach((plane) => plane.xs), up: reach((plane) => plane.ys) };
+}
+
+// Of a logarithmic scale whole decades, or 1, 2 and 5 of each where those are few.
+function ticksOf(low, high, log) {
+  if (!log) return Array.from({ length: 6 }, (_, i) => low + ((high - low) * i) / 5);
+  const decades = Array.from({ length: Math.floor(high) - Math.floor(low) + 2 }, (_, i) => Math.floor(low) + i);
+  const within = (steps) => decades.flatMap((decade) => steps.map((step) => decade + Math.log10(step))).filter((tick) => tick >= low - 1e-9 && tick <= high + 1e-9);
+  return within([1]).length >= 3 ? within([1]) : within([1, 2, 5]).length >= 2 ? within([1, 2, 5]) : [low, high];
 }
 
 const planeRows = (plane) => [["x", "y", "loss"], ...plane.losses.flatMap((row, iy) => row.map((loss, ix) => [plane.xs[ix], plane.ys[iy], loss]))];
@@ -288,7 +299,7 @@ function planeFigure(parent, plane, scale, name) {
         hovertemplate: "%{text}<extra></extra>",
       },
     ],
-    layout: layout({ height: 340, xaxis: { title: { text: "distance along axis 1" } }, yaxis: { title: { text: "distance along axis 2" }, scaleanchor: "x", constrain: "domain" } }),
+    layout: layout({ height: 340, xaxis: { title: { text: "distance along axis 1" }, range: scale.across, constrain: "domain" }, yaxis: { title: { text: "distance along axis 2" }, range: scale.up, scaleanchor: "x", constrain: "domain" } }),
   });
   figure(parent, { title: plane.title, note: plane.split, name, describe: () => `Contours of the loss over a plane, ${plane.title}, ${plane.split}. ${lowest(plane)}.`, build, rows: () => planeRows(plane) });
 }
@@ -311,7 +322,8 @@ function surfaceFigure(parent, planes, scale, index) {
     return;
   }
   let chosen = 0;
-  let eye = { x: 1.3, y: -1.3, z: 0.9 };
+  let eye = innerWidth < 600 ? { x: 1.8, y: -1.8, z: 1.2 } : { x: 1.3, y: -1.3, z: 0.9 };
+  let own;
   const build = () => {
     const plane = planes[chosen];
     const axis = (text) => ({ title: { text }, color: style("--ink"), gridcolor: style("--line") });
@@ -321,7 +333,7 @@ function surfaceFigure(parent, planes, scale, index) {
         colorscale: "Viridis", colorbar: scale.bar, hovertemplate: "(%{x:.3g}, %{y:.3g}): %{customdata:.4g}<extra></extra>",
       }],
       layout: layout({ height: 460, margin: { l: 0, r: 0, t: 0, b: 0 }, scene: {
-        camera: { eye }, xaxis: axis("axis 1"), yaxis: axis("axis 2"),
+        camera: { eye }, xaxis: { ...axis("axis 1"), range: scale.across }, yaxis: { ...axis("axis 2"), range: scale.up },
         zaxis: { ...axis("loss"), range: [scale.low, scale.high], tickvals: scale.bar.tickvals, ticktext: scale.bar.ticktext },
       } }),
     };
@@ -329,7 +341,6 @@ function surfaceFigure(parent, planes, scale, index) {
   const controls = make("div", { class: "controls", role: "group", "aria-label": "Which surface, and from where" });
   const choice = make("select", { "aria-label": "Plane that the surface shows", "data-surface": "choice" }, ...planes.map((plane, i) => make("option", { value: i, text: `${plane.title}, ${plane.split}` })));
   controls.append(choice);
-  let own;
   const turn = (...how) => {
     const camera = own.plot._fullLayout?.scene?._scene?.getCamera?.();
     eye = turned(camera ? camera.eye : eye, ...how);
