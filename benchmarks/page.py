@@ -49,8 +49,8 @@ def sentence() -> str:
     return (
         f"The page of 4 arms, 20 runs of 200 epochs and planes of 51 x 51 points has {found['megabytes']:.1f} MB. On "
         f"{found['cores']} cores without a GPU its words and tables are on the screen after {found['open']:.1f} s "
-        f"(goal: {SECONDS:g} s and {MEGABYTES:g} MB, {goal}), its first curve after {found['figures']:.1f} s, most of which "
-        f"plotly's script takes to start, and its surface, drawn by software, after {found['all']:.1f} s.\n"
+        f"(goal: {SECONDS:g} s and {MEGABYTES:g} MB, {goal}), its first curve after {found['figures']:.1f} s, most of "
+        f"which plotly's script takes to start, and its surface, drawn by software, after {found['all']:.1f} s.\n"
     )
 
 
