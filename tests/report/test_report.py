@@ -218,6 +218,15 @@ def test_measures_follow_runs_that_were_moved(tmp_path):
     assert [value.arm for value in group.measures[0].values] == ["plain"]
 
 
+def test_runs_of_equal_weights_keep_their_own_measures(tmp_path):
+    folder = make_comparison(tmp_path / "c", ARMS)
+    runs = [folder / arm / "0" for arm in ARMS]
+    shutil.copy(*(run / "checkpoints" / "best" / "model.safetensors" for run in runs))
+    make_sharpness(folder / "sharpness", [noise(runs[0], 0.03, 0.3), noise(runs[1], 0.03, 0.1)])
+    [group] = report_of(folder).groups
+    assert [(value.arm, value.value) for value in group.measures[0].values] == [("plain", 0.3), ("noisy", 0.1)]
+
+
 def test_landscapes_keep_what_is_not_finite_apart(tmp_path):
     folder = make_comparison(tmp_path / "c", ARMS)
     make_plane(folder / "plane", folder / "noisy" / "0", wild=True)

@@ -62,6 +62,7 @@ class RunFound:
         }
         return notes.get(self.state, f"unfinished, {stands}; how its process fared is not known")
 
+    @cached_property
     def digests(self) -> dict[str, str]:
         """Of the weights of its checkpoints, with the checkpoint's name."""
         found = ((weights_digest(self.path / "checkpoints" / name), name) for name in ("last", "best", "initial"))
@@ -81,7 +82,7 @@ class Found:
     @cached_property
     def checkpoints(self) -> dict[str, tuple[RunFound, str]]:
         """Runs and names of checkpoints by the digest of their weights."""
-        return {digest: (run, name) for run in self.runs for digest, name in run.digests().items()}
+        return {digest: (run, name) for run in self.runs for digest, name in run.digests.items()}
 
 
 def search(paths: Sequence[Path]) -> Found:
@@ -201,14 +202,15 @@ def place(found: Found, checkpoint: Path, digest: str | None) -> tuple[RunFound,
 
     Weights tell, wherever the folder was when they were measured; without their digest the path does.
     """
-    if digest is not None and digest in found.checkpoints:
-        return found.checkpoints[digest]
+    reason = f"{checkpoint} is of no run that the report is about"
     for run in found.runs:
         if checkpoint.resolve().is_relative_to(run.path.resolve()):
-            if digest is not None:
-                return f"{checkpoint} was trained again since it was measured"
-            return run, checkpoint.name if checkpoint.parent.name == "checkpoints" else "best"
-    return f"{checkpoint} is of no run that the report is about"
+            if digest is None:
+                return run, checkpoint.name if checkpoint.parent.name == "checkpoints" else "best"
+            if digest in run.digests:
+                return run, run.digests[digest]
+            reason = f"{checkpoint} was trained again since it was measured"
+    return found.checkpoints.get(digest or "", reason)
 
 
 def origins(found: Found) -> Iterator[tuple[Path, Process]]:
