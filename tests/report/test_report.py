@@ -152,6 +152,14 @@ def test_over_seeds_the_interval_is_welch_s(tmp_path):
     assert value.seeds == (0, 1, 2)
 
 
+def test_a_curve_rises_in_its_strengths_however_its_points_were_kept(tmp_path):
+    kept = (0.01, 0.003, 0.05, 0.02)
+    group = sharp(
+        tmp_path, lambda runs: [hessian(runs["plain"][0], 1.0), *(noise(runs["plain"][0], a, a) for a in kept)]
+    )
+    assert [measure.strength for measure in group.measures] == [0.003, 0.01, 0.02, 0.05, None, None]
+
+
 def test_one_seed_speaks_of_its_minima_alone(tmp_path):
     group = sharp(tmp_path, lambda runs: [noise(runs["plain"][0], 0.03, 0.3), noise(runs["noisy"][0], 0.03, 0.1)])
     [text] = sentences(group, "sharpness")

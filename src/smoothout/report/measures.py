@@ -22,7 +22,7 @@ class _Placed:
 
 
 def show(arms: Sequence[ArmFound], found: Found) -> tuple[MeasureShown, ...]:
-    """Every number of every measure, in the order of the files; what belongs to no run is named as left out."""
+    """Every number of every measure, curves of noise first; what belongs to no run is named as left out."""
     placed = list(_placed(arms, found))
     shown: list[MeasureShown] = []
     for key in distinct(_key(each) for each in placed):
@@ -31,7 +31,8 @@ def show(arms: Sequence[ArmFound], found: Found) -> tuple[MeasureShown, ...]:
             if _key(each) == key:
                 records.setdefault(each.arm, {})[each.seed] = each.measured.record
         shown += _shown(key, records, arms)
-    return tuple(shown)
+    # Files keep measures as they were finished, by processes beside each other; a curve rises in its strengths.
+    return tuple(sorted(shown, key=lambda each: (each.curve is None, each.curve or "", each.strength or 0.0)))
 
 
 def _key(each: _Placed) -> tuple[str, str, str, str]:
