@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import time
 
 import pytest
 from made_folders import demo_like, make_comparison, make_run
@@ -114,7 +115,7 @@ def test_hovering_over_one_curve_shows_the_epoch_in_the_others(opened):
     box.scroll_into_view_if_needed()
     box.hover()
     for name in ("train_loss-0", "test_loss-0", "test_error1-0"):
-        opened.page.wait_for_selector(f"[data-figure='{name}'] .hoverlayer .legend", state="attached", timeout=5000)
+        opened.page.wait_for_selector(f"[data-figure='{name}'] .hoverlayer .legend", state="attached")
 
 
 def test_planes_share_one_colour_scale_and_the_surface_turns_by_keyboard(opened):
@@ -160,9 +161,9 @@ def test_a_small_screen_has_no_horizontal_scroll(open_page, demo):
     widest = "Math.max(...[...document.querySelectorAll('figure')].map(each => each.getBoundingClientRect().right))"
     for width in (390, 820, 320):
         found.page.set_viewport_size({"width": width, "height": 844})
-        found.page.wait_for_timeout(500)  # plotly follows the window after a while
+        found.page.wait_for_function(f"{widest} <= {width}")  # plotly follows the window after a while
+        found.page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert found.overflow() == 0
-        assert found.page.evaluate(widest) <= width
 
 
 def test_every_control_is_reached_by_keyboard(opened):
@@ -203,20 +204,28 @@ CONTRAST = """() => {
 }"""
 
 
+def settled(opened, script, wanted, seconds=30.0):
+    """What a script gives, once it is what is wanted or the time is over: plotly draws after the page has changed."""
+    end = time.monotonic() + seconds
+    while (found := opened.page.evaluate(script)) != wanted and time.monotonic() < end:
+        opened.page.wait_for_timeout(100)
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_the_contrast_that_wcag_asks_for(open_page, demo, scheme):
     found = open_page(demo, colour_scheme=scheme)
     found.page.wait_for_function(READY)
     paper = found.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 22, 26)")
-    assert found.page.evaluate(CONTRAST) == []
+    assert settled(found, CONTRAST, []) == []
 
 
 def test_the_button_changes_colours_against_the_system(opened):
     opened.page.get_by_role("button", name="Colours: as the system").click()
     opened.page.get_by_role("button", name="Colours: light").click()
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
-    assert opened.page.evaluate(CONTRAST) == []
+    assert settled(opened, CONTRAST, []) == []
     opened.page.get_by_role("button", name="Colours: dark").click()
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
@@ -243,9 +252,9 @@ def test_print_fits_the_paper_and_is_light(open_page, demo, tmp_path):
     found.page.set_viewport_size({"width": 680, "height": 900})  # the width between the margins of A4
     found.page.emulate_media(media="print")
     found.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert found.overflow() == 0
+    assert settled(found, "document.documentElement.scrollWidth - document.documentElement.clientWidth", 0) == 0
     spilled = "[...document.querySelectorAll('figure')].filter(each => each.querySelector('.svg-container').getBoundingClientRect().right > each.getBoundingClientRect().right + 1).length"
-    assert found.page.evaluate(spilled) == 0
+    assert settled(found, spilled, 0) == 0
     assert found.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert (
         found.page.evaluate(
