@@ -8,12 +8,11 @@ _FEWEST = 3
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean and the half-width of its 95 % confidence interval (nan for a single value)."""
+class ConfidenceInterval:
+    """A mean, or a difference of means, and the half-width of its 95 % interval (nan where no error is known)."""
 
     mean: float
     half_width: float
-    count: int
 
     @property
     def low(self) -> float:
@@ -24,6 +23,13 @@ class Estimate:
     def high(self) -> float:
         """Upper end of the interval."""
         return self.mean + self.half_width
+
+
+@dataclass(frozen=True)
+class Estimate(ConfidenceInterval):
+    """The mean of so many values; its half-width is nan for a single one."""
+
+    count: int
 
     @property
     def certain(self) -> bool:

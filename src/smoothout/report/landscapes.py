@@ -33,8 +33,7 @@ def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[tuple[int, Measu
         runs = [end[0] for end in ends if not isinstance(end, str)]
         if len(runs) < len(ends):
             wrong = "; ".join(end for end in ends if isinstance(end, str))
-            if (reason := f"{measured.folder} is left out: {wrong}.") not in found.left_out:
-                found.left_out.append(reason)
+            found.leave_out(f"{measured.folder} is left out: {wrong}.")
         elif runs[0].path in names:
             title = " to ".join(f"{names.get(run.path, run.path.name)}, seed {run.seed}" for run in runs)
             yield places[runs[0].path], measured, title

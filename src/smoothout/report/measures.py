@@ -46,8 +46,7 @@ def _placed(arms: Sequence[ArmFound], found: Found) -> Iterator[_Placed]:
     for measured in found.sharpness:
         at = place(found, measured.checkpoint, measured.weights)
         if isinstance(at, str):
-            if (reason := f"A measure is left out: {at}.") not in found.left_out:
-                found.left_out.append(reason)
+            found.leave_out(f"A measure is left out: {at}.")
         elif at[0].path in names:
             yield _Placed(names[at[0].path], at[0].seed, at[1], measured)
 

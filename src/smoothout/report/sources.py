@@ -79,6 +79,11 @@ class Found:
     processes: dict[Path, Process] = field(default_factory=dict)  # of comparisons
     left_out: list[str] = field(default_factory=list)
 
+    def leave_out(self, reason: str) -> None:
+        """Say why something is not shown, once."""
+        if reason not in self.left_out:
+            self.left_out.append(reason)
+
     @cached_property
     def checkpoints(self) -> dict[str, tuple[RunFound, str]]:
         """Runs and names of checkpoints by the digest of their weights."""
@@ -112,7 +117,7 @@ def _read(path: Path, found: Found) -> None:
     elif holds(path / "config.json", "noise"):
         _read_run(path, found)
     elif (path / "config.json").is_file() or (path / "comparison.json").is_file():
-        found.left_out.append(f"{path} is left out: its settings cannot be read, so it is half written or not ours.")
+        found.leave_out(f"{path} is left out: its settings cannot be read, so it is half written or not ours.")
         return
     elif not _read_measures(path, found):
         raise FileNotFoundError(
@@ -132,7 +137,7 @@ def _read_measures(path: Path, found: Found) -> bool:
         try:
             reader(file, found)
         except UNREADABLE as error:
-            found.left_out.append(f"{file} is left out: {error}")
+            found.leave_out(f"{file} is left out: {error}")
     return bool(here)
 
 
@@ -148,7 +153,7 @@ def _read_comparison(path: Path, found: Found) -> None:
     try:
         comparison = read_comparison(path)
     except UNREADABLE as error:
-        found.left_out.append(f"{path} is left out: {error}")
+        found.leave_out(f"{path} is left out: {error}")
         return
     process = _or_none(read_process, path, found)
     if process is not None:
@@ -169,7 +174,7 @@ def _read_run(path: Path, found: Found, arm: str | None = None, against: str | N
         settings = flat(json.loads((path / "config.json").read_text(encoding="utf-8")))
         seed = int(settings.pop("seed"))
     except UNREADABLE as error:
-        found.left_out.append(f"{path} is left out: config.json cannot be read ({error}).")
+        found.leave_out(f"{path} is left out: config.json cannot be read ({error}).")
         return
     process = _or_none(read_process, path, found)
     rows = _or_none(read_metrics, path / "metrics.csv", found) or []
@@ -187,7 +192,7 @@ def _or_none(read: Any, path: Path, found: Found) -> Any:
     try:
         return read(path)
     except UNREADABLE as error:
-        found.left_out.append(f"{path} cannot be read: {type(error).__name__}: {error}")
+        found.leave_out(f"{path} cannot be read: {type(error).__name__}: {error}")
         return None
 
 

@@ -243,9 +243,13 @@ def _by_curve(curve: str, told: Sequence[tuple[MeasureShown, Verdict]]) -> str:
 
 def _word(verdict: Verdict) -> str:
     """Flatter, sharper, not told apart; higher or lower where there is no interval."""
-    if verdict.low is None and verdict.difference is not None:
+    if verdict.difference is None:
+        return "no interval is known"
+    if verdict.low is None:
         return "higher" if verdict.difference > 0 else "lower"
-    return verdict.words.split(",")[0]
+    if verdict.sharper is None:
+        return "not told apart"
+    return "sharper" if verdict.sharper else "flatter"
 
 
 def _gap_of(verdict: Verdict) -> str:

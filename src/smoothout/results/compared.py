@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smoothout.intervals import standard_error
+from smoothout.intervals import ConfidenceInterval, standard_error
 from smoothout.results.sharpness import Number
 
 #: Groups of which every pair is compared in words; of more, neighbours in the order.
@@ -43,31 +43,8 @@ def compare(numbers: Sequence[Number]) -> Compared:
     return Compared(math.fsum(values) / len(values), standard_error(values), doubts, len(values) - 1)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One group less another.
-
-    Attributes:
-        mean: Of the values.
-        half_width: Of the 95 % interval; 0 where both are exact, nan where no error is known.
-    """
-
-    mean: float
-    half_width: float
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return self.mean + self.half_width
-
-
-def difference(one: Compared, other: Compared) -> Difference:
-    """One less the other with the 95 % interval of independent groups (Welch 1947).
+def difference(one: Compared, other: Compared) -> ConfidenceInterval:
+    """One less the other with the 95 % interval of independent groups (Welch 1947); of width 0 where both are exact.
 
     Example:
         >>> found = difference(Compared(3.0, 0.1, ()), Compared(1.0, 0.1, ()))
@@ -78,9 +55,9 @@ def difference(one: Compared, other: Compared) -> Difference:
 
     mean, variance = one.value - other.value, one.error**2 + other.error**2
     if math.isnan(variance) or variance == 0:
-        return Difference(mean, variance)
+        return ConfidenceInterval(mean, variance)
     freedom = variance**2 / (one.error**4 / one.freedom + other.error**4 / other.freedom or 1e-300)
-    return Difference(mean, float(t.ppf(0.975, min(freedom, 1e6))) * math.sqrt(variance))
+    return ConfidenceInterval(mean, float(t.ppf(0.975, min(freedom, 1e6))) * math.sqrt(variance))
 
 
 def above(one: Compared, other: Compared) -> bool | None:
