@@ -160,7 +160,7 @@ def test_no_clean_ghost_batch():
         with smoother.perturbed(stream=stream):
             pass
         smoother.observe(torch.tensor(1.0))
-    with pytest.raises(RuntimeError, match="none was stream 0.*Count the streams of each process from 0"):
+    with pytest.raises(RuntimeError, match="none was stream 0.*Number the ghost batches of all processes"):
         smoother.step()
 
 

@@ -12,6 +12,7 @@ Scale = Literal["none", "weight", "filter"]
 Distribution = Literal["uniform", "normal"]
 OneDimensional = Literal["original", "skip"]
 ScheduleName = Literal["constant", "anneal", "tanh", "cosine"]
+Sync = Literal["independent", "shared"]
 LearningRateRule = Literal["sqrt", "linear", "none"]
 
 #: Maps the number of updates made so far to the factor that multiplies the strength.

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from smoothout import _checks
 
 if TYPE_CHECKING:  # the settings of a run need the first class alone, and a command's --help does not wait for torch
-    from torch import Tensor
+    from torch import Tensor, device
+
+    from smoothout.ranks import Ranks
 
 Measure = Literal["gap", "ratio"]
 _FAST = 10.0  # times the speed, at first
@@ -84,6 +86,18 @@ class Controller:
         self._sums[clean] = self._sums[clean] + loss.detach().double().reshape(())
         self._counts[clean] += 1
 
+    def gather(self, ranks: "Ranks", where: "device | None") -> None:
+        """Add up what all processes have observed in this update, so that all find the same strength."""
+        import torch
+
+        if ranks.size == 1:
+            return
+        sums = [torch.as_tensor(self._sums[clean], dtype=torch.float64, device=where) for clean in (True, False)]
+        counts = torch.tensor([self._counts[True], self._counts[False]], dtype=torch.float64, device=where)
+        loss_clean, loss_noisy, *counted = ranks.sum(torch.cat([torch.stack(sums), counts]))
+        self._sums = {True: loss_clean, False: loss_noisy}
+        self._counts = {True: int(counted[0]), False: int(counted[1])}
+
     def update(self, strength: float) -> float:
         """The strength of the next update.
 
@@ -105,7 +119,7 @@ class Controller:
         if clean == 0 and not self._ever[True]:
             raise RuntimeError(
                 "the strength is 'auto' and no ghost batch of this update stayed clean: none was stream 0. "
-                "Count the streams of each process from 0, or leave `stream` out."
+                "Number the ghost batches of all processes together from 0, or leave `stream` out."
             )
         self._ever = {True: self._ever[True] or clean > 0, False: self._ever[False] or noisy > 0}
         if clean and noisy:

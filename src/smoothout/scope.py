@@ -76,6 +76,10 @@ class Scope:
         """Whether blocks displace the weights now."""
         raise NotImplementedError
 
+    def _counted(self) -> tuple[int, int]:
+        """The first stream that this process counts, and the step from one to the next."""
+        return 0, 1
+
     def _displace(self, stream: int, draw: int, sign: int) -> None:
         """Add the displacement, times the sign, to the weights in place; copy those that are not in ``_copied``."""
         raise NotImplementedError
@@ -259,9 +263,10 @@ class Block:
         .. math:: w + \theta_s,\quad w + \theta_{s+1},\quad w + \theta_{s+2},\quad \ldots
 
         The first item sees the draw that the block was entered with, stream s, each further one that of the next
-        stream: bit for bit what blocks of their own would show them, :meth:`SmoothOut.observe` and streams that stay
-        clean included. The weights are copied once and restored once for all items, where a block for each copies and
-        restores for each. Used twice in a block, it goes on with the next stream.
+        stream (of P processes s + P, s + 2 P, ..., see :class:`SmoothOut`): bit for bit what blocks of their own would
+        show them, :meth:`SmoothOut.observe` and streams that stay clean included. The weights are copied once and
+        restored once for all items, where a block for each copies and restores for each. Used twice in a block, it goes
+        on with the next stream.
 
         Args:
             items: Such as the ghost batches of a batch. An item is fetched before its noise is drawn, while the weights
@@ -307,11 +312,12 @@ class Block:
 
     def _next_stream(self) -> int:
         """The one that is counted, or that follows the one that was given."""
+        first, step = self._smoother._counted()
         if self._stream is None:
-            return self._smoother._streams
+            return first + step * self._smoother._streams
         if not self._shown:
             return self._stream
-        return _checks.whole("stream", self._smoother._last_stream + 1, at_least=0, below=2**32)
+        return _checks.whole("stream", self._smoother._last_stream + step, at_least=0, below=2**32)
 
     def _refuse_left(self) -> None:
         if self._smoother._open is not self:

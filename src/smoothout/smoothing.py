@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from smoothout import _checks, schedules
-from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName
+from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName, Sync
 from smoothout.auto import AutoStrength, Controller
 from smoothout.kernels.choose import fuse
 from smoothout.kernels.fused import Fused, apart
 from smoothout.noise.draws import NoiseKey
+from smoothout.ranks import Ranks, ranks_of
 from smoothout.results.noise import NoiseSummary, TensorNoise
 from smoothout.scaling import offsets
 from smoothout.scope import Block, Scope
@@ -65,6 +66,11 @@ class SmoothOut(Scope):
             at every scale.
         denoise: False leaves the noise in the weights, where it accumulates: the contrast the paper draws.
         seed: Of the noise, 64 bits.
+        sync: What several processes of torch.distributed see, each with ghost batches of its own. "independent":
+            ghost batch k of all processes together has stream k; process r of P counts its own ones as streams r,
+            r + P, r + 2 P, ..., so that the noise does not depend on P. "shared": each counts from 0, so all have the
+            same noise at a time, as ``denoise=False`` needs, or their weights would drift apart.
+        process_group: Of those processes; None for all.
 
     Raises:
         ValueError, TypeError: For values out of range, a schedule without its ``total_steps``, a model in
@@ -103,8 +109,11 @@ class SmoothOut(Scope):
         one_dimensional: OneDimensional = "original",
         denoise: bool = True,
         seed: int = 0,
+        sync: Sync = "independent",
+        process_group: Any = None,
     ) -> None:
         _checks.one_of("scale", scale, Scale)
+        _checks.one_of("sync", sync, Sync)
         _checks.one_of("distribution", distribution, Distribution)
         _checks.whole("start_step", start_step, at_least=0)
         if total_steps is not None:
@@ -130,6 +139,8 @@ class SmoothOut(Scope):
         )
         self._schedule_constants = (anneal_index, tanh_scale, cosine_gain)
         self._controller: Controller | None = None
+        self._sync: Sync = sync
+        self._given_ranks = None if process_group is None else ranks_of(process_group)
         self._strength = 0.0
         self._displaced = False  # whether any block had noise
         super().__init__(model_or_named_parameters, exclude=exclude, one_dimensional=one_dimensional, denoise=denoise)
@@ -161,22 +172,27 @@ class SmoothOut(Scope):
         For many ghost batches in one block, each with noise of its own, see :meth:`smoothout.scope.Block.each`.
 
         Args:
-            stream: Index of the ghost batch in the whole batch; counted since the last :meth:`step` if not
-                given. Equal (seed, step, stream, draw) give equal noise.
+            stream: Index of the ghost batch in the whole batch, that of all processes together; counted since the
+                last :meth:`step` if not given, see ``sync``. Equal (seed, step, stream, draw) give equal noise.
             draw: Tells copies of the same ghost batch apart.
             antithetic: Subtract the noise instead of adding it. The mean over both signs of a draw has no term linear
                 in the noise.
 
         Raises:
             RuntimeError: If a block is open already, or if the weights were written inside it.
-            ValueError: If the run is past ``total_steps`` of a schedule that needs it, or a schedule
-                returns no finite number >= 0.
+            ValueError: If the run is past ``total_steps`` of a schedule that needs it, a schedule returns no finite
+                number >= 0, or weights that are never restored would get another noise in every process.
 
         ``optimizer.step()`` and :meth:`step` belong after the block, ``loss.backward()`` inside it: a
         backward pass after the block raises, since the weights that autograd saved have changed. (Within
         activation checkpointing nothing is saved and a late backward goes unnoticed: it recomputes the forward
         pass with the weights as they are then.)
         """
+        if not self._denoise and self._sync != "shared" and self._ranks.size > 1:
+            raise ValueError(
+                f"denoise is False and sync {self._sync!r} in {self._ranks.size} processes: each would keep noise of "
+                f"its own, and their weights would drift apart. Give sync='shared', or leave denoise out."
+            )
         return self._block(stream, draw, antithetic)
 
     def observe(self, loss: Tensor | float) -> None:
@@ -187,6 +203,17 @@ class SmoothOut(Scope):
         """
         if self._controller is not None:
             self._controller.observe(loss, clean=self._clean(self._last_stream))
+
+    @property
+    def _ranks(self) -> Ranks:
+        """The processes that have other ghost batches; looked up anew, since torch.distributed may start late."""
+        return ranks_of() if self._given_ranks is None else self._given_ranks
+
+    def _counted(self) -> tuple[int, int]:
+        if self._sync == "shared":
+            return 0, 1
+        ranks = self._ranks
+        return ranks.rank, ranks.size
 
     @property
     def strength(self) -> float:
@@ -222,7 +249,8 @@ class SmoothOut(Scope):
         """Which weights get noise and how much, measured on the next draw; leaves everything as it was."""
         self._refuse_open("summary()")
         self._follow()
-        key = NoiseKey(self.seed, self._updates, self._streams)
+        first, step = self._counted()
+        key = NoiseKey(self.seed, self._updates, first + step * self._streams)
         amplitude = self.amplitude
         squares: dict[int, tuple[float, float]] = {}
         for group in self._groups:
@@ -303,6 +331,7 @@ class SmoothOut(Scope):
     def _settings_that_came_later(self) -> dict[str, Any]:
         """Only where they are used, so that older states stay what they were."""
         later: dict[str, Any] = {} if self._clean_share == 0 else {"clean_share": str(self._clean_share)}
+        later |= {} if self._sync == "independent" else {"sync": self._sync}
         return later if self._controller is None else later | {"auto": dataclasses.asdict(self._controller.settings)}
 
     def __repr__(self) -> str:
@@ -349,7 +378,8 @@ class SmoothOut(Scope):
         return self.amplitude > 0
 
     def _adapt(self) -> None:
-        if self._clean_share and self._noisy() and self._blocks and not self._displaced:
+        alone = self._ranks.size == 1  # else the noise may be another process's
+        if alone and self._clean_share and self._noisy() and self._blocks and not self._displaced:
             self._displaced = True  # said once
             warnings.warn(
                 f"clean_share is {float(self._clean_share):g} and this update had one ghost batch, which stays clean: "
@@ -360,6 +390,7 @@ class SmoothOut(Scope):
         if self._controller is None:
             return
         if self._noisy():
+            self._controller.gather(self._ranks, self._parameters[0].device if self._parameters else None)
             self._strength = self._controller.update(self._strength)
         else:  # before start_step there is nothing to learn from
             self._controller.forget()
@@ -442,6 +473,8 @@ class _Options(TypedDict, total=False):
     one_dimensional: OneDimensional
     denoise: bool
     seed: int
+    sync: Sync
+    process_group: Any
 
 
 class AdaSmoothOut(SmoothOut):
