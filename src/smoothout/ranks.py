@@ -1,5 +1,6 @@
 """The processes that compute one thing together: which of them this is, and what they tell each other."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -63,11 +64,28 @@ class Ranks:
         found: T = told[0]
         return found
 
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Give tensors the values that the first process has in them, in place."""
+        if self.size == 1:
+            return
+        for values in tensors:
+            dist.broadcast(values.detach(), group=self.group, group_src=0)
+
     def __deepcopy__(self, _memo: dict[int, Any]) -> "Ranks":
         return self  # a group belongs to the process and cannot be copied
 
 
 ALONE = Ranks()
+
+
+def join() -> Ranks:
+    """All processes of the launcher that started this one, torchrun or another that sets RANK and WORLD_SIZE.
+
+    Starts torch.distributed, for tensors on the CPU and on GPUs, unless that was done or there is one process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group()
+    return ranks_of()
 
 
 def ranks_of(group: Any = None) -> Ranks:
@@ -84,4 +102,4 @@ def ranks_of(group: Any = None) -> Ranks:
             f"process {dist.get_rank()} is not in the process group that was given; expected one of its members. Pass "
             f"the group that this process computes with."
         )
-    return Ranks(group, rank, size) if size > 1 else ALONE
+    return Ranks(group, rank, size)

@@ -1,4 +1,4 @@
-"""Running statistics of BatchNorm: left alone for a while, or taken anew over a data set."""
+"""Running statistics of BatchNorm: left alone for a while, taken anew over a data set, or shared by processes."""
 
 import contextlib
 import sys
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from smoothout.ranks import Ranks
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
@@ -147,3 +149,118 @@ def _write(norm: _BatchNorm, pool: _Pool, batches: int) -> None:
     norm.running_var.copy_(pool.squares / (pool.count - 1))  # training mode refuses fewer than 2 values
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.fill_(batches)
+
+
+class PartialRunningStats:
+    r"""Running statistics of an update whose ghost batches are spread over processes, as one process would leave them.
+
+    With r before the update, eta the momentum, and s_k the mean and unbiased variance of ghost batch k of K, BatchNorm
+    calls in order give
+
+        r <- (1 - eta)^K r + sum_k eta (1 - eta)^(K - k) s_k.
+
+    Each process lets its own ghost batches in and passes over the others', so that it holds its part of that sum, the
+    first process that of r, too; on leaving, the parts are added up. With momentum None the same holds of the plain
+    average over all ghost batches so far. ``num_batches_tracked`` counts the ghost batches of all.
+
+    A context manager around the passes of one update; only BatchNorms that track statistics in training take part. If
+    an exception leaves it, all statistics are what they were.
+
+    Args:
+        model: The model.
+        ranks: The processes.
+
+    Example:
+        >>> from smoothout.ranks import ALONE
+        >>> norm = nn.BatchNorm1d(1)
+        >>> with PartialRunningStats(norm, ALONE) as partial:
+        ...     _ = norm(torch.tensor([[1.0], [3.0]]))  # ghost batch 0
+        ...     partial.skip(1)  # ghost batch 1 is another process's
+        >>> norm.running_mean, int(norm.num_batches_tracked)  # .9 (.9 0 + .1 2)
+        (tensor([0.1800]), 2)
+    """
+
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        self._model, self._ranks = model, ranks
+        self._norms: list[tuple[str, _BatchNorm]] = []
+        self._before: list[list[Tensor]] = []
+        self._skipped = 0
+
+    @torch.no_grad()
+    def __enter__(self) -> "PartialRunningStats":
+        self._norms = [
+            (name, norm)
+            for name, norm in self._model.named_modules()
+            if isinstance(norm, _BatchNorm)
+            and norm.training
+            and norm.track_running_stats
+            and norm.running_mean is not None
+        ]
+        self._before = [[value.clone() for value in _tracked(norm)] for _, norm in self._norms]
+        self._skipped = 0
+        if not self._ranks.first:
+            for value in self._parts():
+                value.zero_()
+        return self
+
+    @torch.no_grad()
+    def skip(self, calls: int) -> None:
+        """Pass over what other processes' ghost batches, of this many BatchNorm calls, do to this one's part."""
+        self._skipped += calls
+        for _, norm in self._norms:
+            kept = _kept(norm, calls)
+            for value in (norm.running_mean, norm.running_var):
+                assert value is not None
+                value.mul_(kept)
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(calls)
+
+    @torch.no_grad()
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None:
+            for (_, norm), copies in zip(self._norms, self._before, strict=True):
+                for value, before in zip(_tracked(norm), copies, strict=True):
+                    value.copy_(before)
+            return
+        parts = self._parts()
+        if parts and self._ranks.size > 1:
+            total = self._ranks.sum(torch.cat(parts))
+            for value, summed in zip(parts, torch.split(total, [len(part) for part in parts]), strict=True):
+                value.copy_(summed)
+
+    def refuse_other_calls(self, calls: int) -> None:
+        """Raise unless this process has called every BatchNorm so often since the context was entered.
+
+        Raises:
+            RuntimeError: Naming the first that it has not.
+        """
+        for (name, norm), before in zip(self._norms, self._before, strict=True):
+            if norm.num_batches_tracked is None:
+                continue
+            found = int(norm.num_batches_tracked - before[-1]) - self._skipped
+            if found != calls:
+                raise RuntimeError(
+                    f"BatchNorm {name!r} was called {found} times for {calls} ghost batches; expected once for each, "
+                    f"or its running statistics would depend on the number of processes. Give each call a BatchNorm of "
+                    f"its own, or train in one process."
+                )
+
+    def _parts(self) -> list[Tensor]:
+        return [
+            value for _, norm in self._norms for value in (norm.running_mean, norm.running_var) if value is not None
+        ]
+
+
+def _tracked(norm: _BatchNorm) -> list[Tensor]:
+    values = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    return [value for value in values if value is not None]
+
+
+def _kept(norm: _BatchNorm, calls: int) -> Tensor | float:
+    """What so many further calls keep of the running statistics."""
+    if norm.momentum is not None:
+        return float((1 - norm.momentum) ** calls)
+    if norm.num_batches_tracked is None:  # then BatchNorm leaves them alone
+        return 1.0
+    seen = norm.num_batches_tracked.to(torch.float64)
+    return seen / (seen + calls) if calls else 1.0

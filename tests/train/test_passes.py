@@ -128,6 +128,12 @@ def test_rivals_without_noise_are_the_ghost_batches_up_to_rounding(method, nets,
     close(weights(ghosts), weights(batch))
 
 
+def pieces(prepared, inputs, targets):
+    """What gets a noise, numbered."""
+    sizes = passes.sizes(prepared.settings.batches, [len(targets)])
+    return list(enumerate(zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True)))
+
+
 def test_the_gradient_is_that_of_the_ghost_batches(nets):
     made = []
     for noise_per in ("ghost_batch", "batch"):
@@ -135,7 +141,7 @@ def test_the_gradient_is_that_of_the_ghost_batches(nets):
         inputs, targets = next(prepared.dataset.train.take(torch.arange(64)).batches([64]))
         prepared.model.train()
         with passes.normalised(prepared.network, prepared.settings.batches):
-            for index, (x, y) in enumerate(passes.pieces(prepared.settings.batches, [(inputs, targets)])):
+            for index, (x, y) in pieces(prepared, inputs, targets):
                 loop._learn(prepared, None, 0, index, x, y, len(y) / 64)
         made.append(prepared.network)
     close({n: p.grad for n, p in made[0].named_parameters()}, {n: p.grad for n, p in made[1].named_parameters()})
@@ -179,8 +185,9 @@ def test_the_noise_has_k_times_the_variance(nets):
         gradients = []
         for update in range(300):
             prepared.network.zero_grad()
-            pieces = passes.pieces(prepared.settings.batches, [(inputs, targets)])
-            loop._gradient(prepared, None, update, 16, pieces)
+            own = pieces(prepared, inputs, targets)
+            part = loop.Part(16, [len(y) for _, (_, y) in own], own)
+            loop._gradient(prepared, None, update, part, None)
             gradients.append(torch.cat([p.grad.flatten().double() for p in prepared.network.parameters()]))
             prepared.smoother.step()
         variances[noise_per] = float(torch.stack(gradients).var(0).sum())
@@ -228,9 +235,6 @@ def test_what_gets_a_noise():
     ghosts, batch = Batches(noise_per="ghost_batch", ghost_batch_size=24), Batches(noise_per="batch")
     assert passes.sizes(ghosts, [64, 30]) == [24, 24, 16, 24, 6]
     assert passes.sizes(batch, [64, 30]) == [64, 30]
-    loaded = [(torch.zeros(64, 1), torch.zeros(64)), (torch.zeros(30, 1), torch.zeros(30))]
-    assert [len(targets) for _, targets in passes.pieces(ghosts, loaded)] == [24, 24, 16, 24, 6]
-    assert [len(targets) for _, targets in passes.pieces(batch, loaded)] == [64, 30]
 
 
 @pytest.mark.parametrize(

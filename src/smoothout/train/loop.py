@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -12,18 +13,25 @@ from torch import Tensor, nn
 
 from smoothout.momentum_sam import MomentumSAM
 from smoothout.noise.philox import fold
+from smoothout.ranks import Ranks
+from smoothout.results.checkpoints import place_of
 from smoothout.results.noise import NoiseSummary
 from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
-from smoothout.train import checkpoint, methods, passes, regime, trackers
+from smoothout.running_stats import PartialRunningStats
+from smoothout.train import agreement, checkpoint, methods, passes, regime, trackers
 from smoothout.train.data.splits import in_order
 from smoothout.train.description import describe
 from smoothout.train.regime import Phase
-from smoothout.train.run import Run, set_start
+from smoothout.train.run import Run, load_weights, set_start
 from smoothout.train.run_folder import RunFolder
 
 # What tells the uses of a run's seed apart; the noise has its own in run.py.
 _ORDER, _STEP, _STREAM_AUGMENT = 2, 3, 4
+_SAME_MACHINES = (
+    "Replicas have drifted apart: use the same kind of processor, versions and number of threads everywhere, and keep "
+    "what a forward pass changes, other than BatchNorm's statistics, out of the model."
+)
 _NOT_EVALUATED = Risk(math.nan, math.nan, math.nan, 0)
 
 
@@ -52,19 +60,41 @@ class Progress:
     rows: list[EpochMetrics] = field(default_factory=list)
 
 
-def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False) -> RunResult:
+@dataclass(frozen=True)
+class Part:
+    """What a process computes of an update.
+
+    Attributes:
+        samples: Of the update, over all processes.
+        sizes: Of its pieces, the ghost batches or batches that get a noise and a pass of their own, over all processes.
+        own: Those of this process, each with its index in ``sizes``, which names its noise, dropout and augmentation.
+    """
+
+    samples: int
+    sizes: list[int]
+    own: list[tuple[int, passes.Piece]]
+
+
+def train(run: Run, folder: RunFolder | None, watcher: Watcher, *, resume: bool = False) -> RunResult:
     """Train a run fresh from :func:`prepare`; write metrics and checkpoints to the folder.
 
-    With ``resume`` a run goes on after its last checkpoint, and ends with the bits it would have ended with.
+    With ``resume`` a run goes on after its last checkpoint, and ends with the bits it would have ended with. Of several
+    processes all call this, the first with the folder, which no other reads or writes; all return the same result.
 
     Raises:
         FloatingPointError: If the training loss is no longer finite.
+        RuntimeError: If processes come to differ.
     """
+    if (folder is None) == run.ranks.first:
+        raise ValueError(
+            f"the folder is {folder} in process {run.ranks.rank}; expected one in process 0, None elsewhere."
+        )
     lines = describe(run)  # of the start, also when resumed
     progress = _resume(run, folder) if resume else _begin(run, folder)
     watcher.started(lines, run.plan.total_updates - progress.update)
     try:
-        trackers.start(run.accelerator, run.settings, folder.path.name)
+        if folder is not None:
+            trackers.start(run.accelerator, run.settings, folder.path.name)
         while progress.epoch < run.plan.epochs:
             row = _epoch(run, progress, watcher)
             progress.rows.append(row)
@@ -72,9 +102,10 @@ def train(run: Run, folder: RunFolder, watcher: Watcher, *, resume: bool = False
             trackers.log(run.accelerator, asdict(row), row.epoch)
             watcher.finished_epoch(row, best)
     finally:
-        run.accelerator.end_training()
+        trackers.end(run.accelerator)
     result = _result(run, progress)
-    folder.write_result(result)
+    if folder is not None:
+        folder.write_result(result)
     return result
 
 
@@ -90,7 +121,8 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
     trained = time.perf_counter() - began
     progress.epoch += 1
 
-    train_risk = _finite(seen.risk(), progress)
+    agreement.refuse_differences(run.ranks, agreement.of_replica(run.network), _SAME_MACHINES)
+    train_risk = _finite(seen.gathered(run.ranks, run.accelerator.device).risk(), progress)
     evaluated = progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == plan.epochs
     if run.average is not None and (evaluated or settings.schedule.save_all or _saves(run, progress.epoch)):
         run.average.ready(run.network, lambda: _inputs(run))
@@ -113,14 +145,14 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
 def _train(run: Run, progress: Progress, seen: "Seen", watcher: Watcher) -> tuple[float, NoiseSummary]:
     """Make the updates of an epoch; returns rate and noise of the last one."""
     plan = run.plan
-    for samples, pieces in _updates(run, progress.epoch):
+    for part in _updates(run, progress.epoch):
         lr = plan.lr(progress.update)
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         last = (progress.update + 1) % plan.updates_per_epoch == 0
         if last:
             noise = run.smoother.summary()
-        _update(run, seen, progress.update, samples, pieces)
+        _update(run, seen, progress.update, part)
         if run.average is not None:
             run.average.updated(run.network, progress.epoch, last)
         progress.update += 1
@@ -128,11 +160,12 @@ def _train(run: Run, progress: Progress, seen: "Seen", watcher: Watcher) -> tupl
     return lr, noise
 
 
-def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[passes.Piece]) -> None:
+def _update(run: Run, seen: "Seen", update: int, part: Part) -> None:
     """Make one update of the weights."""
 
     def learn(first: bool) -> None:
-        _gradient(run, seen if first else None, update, samples, pieces)
+        with PartialRunningStats(run.network, run.ranks) if run.ranks.size > 1 else nullcontext() as stats:
+            _gradient(run, seen if first else None, update, part, stats)
 
     def clip() -> None:
         if run.settings.optimization.clip > 0:
@@ -145,12 +178,26 @@ def _update(run: Run, seen: "Seen", update: int, samples: int, pieces: list[pass
         run.perturbing.step()
 
 
-def _gradient(run: Run, seen: "Seen | None", update: int, samples: int, pieces: list[passes.Piece]) -> None:
-    """Add the gradients of all pieces, each with noise of its own."""
+def _gradient(run: Run, seen: "Seen | None", update: int, part: Part, stats: PartialRunningStats | None) -> None:
+    """Add the gradients of all pieces, each with noise of its own; those of other processes join the last one's."""
     copies = run.settings.batches.copies
-    with run.perturbing.perturbed(stream=0) as noise:
-        for index, (inputs, targets) in noise.each(enumerate(pieces), copies=copies):
-            _learn(run, seen, update, index, inputs, targets, len(targets) / samples / copies)
+    calls = [passes.calls(run.settings.batches, size) for size in part.sizes]
+    done, left = 0, copies * len(part.own)  # pieces of all processes, passes of this one
+    if part.own:
+        with run.perturbing.perturbed(stream=run.ranks.rank) as noise:
+            for index, (inputs, targets) in noise.each(part.own, copies=copies):
+                if stats is not None:
+                    stats.skip(sum(calls[done:index]))
+                done, left = index + 1, left - 1
+                share = len(targets) / part.samples / copies * run.ranks.size  # processes are averaged over
+                with nullcontext() if left == 0 else run.learner.apart():
+                    _learn(run, seen, update, index, inputs, targets, share)
+    else:
+        run.accelerator.backward(run.learner.nothing())
+    if stats is not None:
+        stats.skip(sum(calls[done:]))
+        if update == 0:
+            stats.refuse_other_calls(sum(calls[index] for index, _ in part.own))
 
 
 def _learn(
@@ -177,15 +224,28 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _updates(run: Run, epoch: int) -> Iterator[tuple[int, list[passes.Piece]]]:
-    """For each update of an epoch: its number of samples, and what gets a noise and a pass of its own."""
-    seed, batches = run.settings.schedule.seed, run.settings.batches
+def _updates(run: Run, epoch: int) -> Iterator[Part]:
+    """For each update of an epoch, what this process computes of it; it loads only that."""
+    seed, batches, ranks = run.settings.schedule.seed, run.settings.batches, run.ranks
     generator = torch.Generator().manual_seed(fold(seed, _ORDER, epoch) >> 1)
     order = torch.randperm(len(run.dataset.train), generator=generator)
-    augment = fold(seed, _STREAM_AUGMENT, epoch)
-    loaded = run.dataset.train.batches(run.plan.batches, order, augment=augment)
-    while group := list(itertools.islice(loaded, batches.accumulation)):
-        yield sum(len(targets) for _, targets in group), passes.pieces(batches, group)
+    groups = [run.plan.batches[first : first + batches.accumulation] for first in _starts(run)]
+    sizes = [passes.sizes(batches, group) for group in groups]
+    pieces = iter(torch.split(order, [size for update in sizes for size in update]))
+    own = [piece for update in sizes for piece in ranks.own(list(itertools.islice(pieces, len(update))))]
+    loaded = run.dataset.train.batches(
+        [len(piece) for piece in own],
+        torch.cat(own) if own else order[:0],
+        augment=fold(seed, _STREAM_AUGMENT, epoch),
+    )
+    for update in sizes:
+        indices = ranks.own(range(len(update)))
+        yield Part(sum(update), update, list(zip(indices, itertools.islice(loaded, len(indices)), strict=True)))
+
+
+def _starts(run: Run) -> range:
+    """The first batch of each update of an epoch."""
+    return range(0, len(run.plan.batches), run.settings.batches.accumulation)
 
 
 class Seen:
@@ -201,6 +261,16 @@ class Seen:
         sums = torch.stack([loss.double() * len(targets), first.double(), fifth.double()])
         self._sums = sums if self._sums is None else self._sums + sums
         self._samples += len(targets)
+
+    def gathered(self, ranks: Ranks, device: torch.device) -> "Seen":
+        """Of all processes together."""
+        if ranks.size > 1:
+            own = torch.zeros(4, dtype=torch.float64, device=device)
+            if self._sums is not None:
+                own[:3], own[3] = self._sums, self._samples
+            *sums, samples = ranks.sum(own)
+            self._sums, self._samples = torch.stack(sums), int(samples)
+        return self
 
     def risk(self) -> Risk:
         """Means so far."""
@@ -261,8 +331,9 @@ def _distance(run: Run) -> float:
     return float(torch.stack(squares).sum().sqrt())
 
 
-def _begin(run: Run, folder: RunFolder) -> Progress:
-    checkpoint.save(folder.checkpoint("initial"), run.network, run.settings, {})
+def _begin(run: Run, folder: RunFolder | None) -> Progress:
+    if folder is not None:
+        checkpoint.save(folder.checkpoint("initial"), run.network, run.settings, {})
     return _start(run)
 
 
@@ -274,19 +345,20 @@ def _start(run: Run) -> Progress:
     return Progress(epoch=epoch, update=update)
 
 
-def _keep(run: Run, folder: RunFolder, progress: Progress) -> bool:
+def _keep(run: Run, folder: RunFolder | None, progress: Progress) -> bool:
     """Note whether the epoch was the best, and write metrics and checkpoints."""
     row = progress.rows[-1]
     score = (row.holdout_error1, row.holdout_loss)
     best = score < progress.best_holdout
     if best:
         progress.best_holdout, progress.best_epoch, progress.best_test_error = score, row.epoch, row.test_error1
-        checkpoint.save(folder.checkpoint("best"), _kept(run), run.settings, {"epoch": row.epoch})
-    folder.write_metrics(progress.rows)
-    if run.settings.schedule.save_all:
-        checkpoint.save(folder.checkpoint(f"epoch-{row.epoch}"), _kept(run), run.settings, {"epoch": row.epoch})
-    if _saves(run, row.epoch):
-        checkpoint.save(folder.checkpoint("last"), _kept(run), run.settings, _state(run, progress))
+    if folder is not None:
+        for name, wanted in (("best", best), (f"epoch-{row.epoch}", run.settings.schedule.save_all)):
+            if wanted:
+                checkpoint.save(folder.checkpoint(name), _kept(run), run.settings, {"epoch": row.epoch})
+        folder.write_metrics(progress.rows)
+        if _saves(run, row.epoch):
+            checkpoint.save(folder.checkpoint("last"), _kept(run), run.settings, _state(run, progress))
     return best
 
 
@@ -332,21 +404,19 @@ def _resume_methods(run: Run, state: dict[str, Any]) -> None:
         run.network.load_state_dict(state["network"])
 
 
-def _resume(run: Run, folder: RunFolder) -> Progress:
+def _resume(run: Run, folder: RunFolder | None) -> Progress:
     """Bring everything to where the last checkpoint was made."""
-    try:
-        initial = checkpoint.find(folder.checkpoint("initial"))
-    except FileNotFoundError:
+    initial, last = (None if folder is None else place_of(folder.checkpoint(name)) for name in ("initial", "last"))
+    if not run.ranks.from_first(initial is not None):
         set_start(run)
         return _begin(run, folder)  # interrupted before anything was written
-    checkpoint.load_weights(initial, run.network)
+    load_weights(run, initial)
     run.initial = [parameter.detach().clone() for parameter in run.network.parameters()]
-    try:
-        last = checkpoint.find(folder.checkpoint("last"))
-    except FileNotFoundError:
+    if not run.ranks.from_first(last is not None):
         return _start(run)  # interrupted before the first checkpoint
-    checkpoint.load_weights(last, run.network)
-    state = checkpoint.load_state(last)
+    load_weights(run, last)
+    state = run.ranks.from_first({} if last is None else checkpoint.load_state(last))
+    rows = run.ranks.from_first([] if folder is None else folder.metrics())
     _enter_phase(run, run.plan.phases[state["epoch"] - 1])  # of the class that made the state
     run.optimizer.load_state_dict(state["optimizer"])
     _resume_methods(run, state)
@@ -360,7 +430,7 @@ def _resume(run: Run, folder: RunFolder) -> Progress:
         best_epoch=state["best_epoch"],
         best_holdout=(error, loss),
         best_test_error=state["best_test_error"],
-        rows=[row for row in folder.metrics() if row.epoch <= state["epoch"]],
+        rows=[row for row in rows if row.epoch <= state["epoch"]],
     )
 
 

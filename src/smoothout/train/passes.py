@@ -1,5 +1,6 @@
 """How samples go through the network in training: in which pieces, compiled or not, in which memory format."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from smoothout.ghost_norm import ghost_norms
-from smoothout.large_batch import ghost_batches, partition
+from smoothout.large_batch import partition
+from smoothout.ranks import ALONE, Ranks
 from smoothout.train.config import Batches, CompileMode
 from smoothout.train.data.splits import DataSet
 from smoothout.weights import evaluating
@@ -33,11 +36,10 @@ def sizes(batches: Batches, loaded: Sequence[int]) -> list[int]:
     return [piece for size in loaded for piece in partition(size, batches.ghost_batch_size)]
 
 
-def pieces(batches: Batches, loaded: Sequence[Piece]) -> list[Piece]:
-    """What gets a noise and a pass of its own: the ghost batches of the batches, or the batches themselves."""
-    if batches.noise_per == "batch":
-        return list(loaded)
-    return [ghost for batch in loaded for ghost in ghost_batches(*batch, size=batches.ghost_batch_size)]
+def calls(batches: Batches, samples: int) -> int:
+    """How often one pass over so many samples lets statistics into a BatchNorm, all copies together."""
+    ghosts = len(partition(samples, batches.ghost_batch_size)) if batches.noise_per == "batch" else 1
+    return ghosts * batches.copies
 
 
 def normalised(network: nn.Module, batches: Batches) -> AbstractContextManager[None]:
@@ -117,18 +119,22 @@ def channels_last(network: nn.Module, dataset: DataSet, name: str) -> DataSet:
 
 
 class Learner:
-    """The network as training calls it, compiled or not; evaluation, checkpoints and noise keep to the network itself.
+    """The network as training calls it, compiled or not, in one process or many; evaluation, checkpoints and noise keep
+    to the network itself.
 
     Args:
         model: The network, as Accelerate runs it.
         mode: Of torch.compile; None to leave it uncompiled.
         device: Where it runs.
+        ranks: The processes, whose gradients DistributedDataParallel averages.
 
     Raises:
         RuntimeError: If nothing can be compiled here.
     """
 
-    def __init__(self, model: nn.Module, mode: CompileMode | None, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, mode: CompileMode | None, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self._parallel = _in_parallel(model, device, ranks) if ranks.size > 1 else None
+        model = model if self._parallel is None else self._parallel
         self._model = model
         self._called: Callable[[Tensor], Tensor] = model
         self._graphs = mode in GRAPHS and device.type == "cuda"
@@ -144,6 +150,15 @@ class Learner:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return self._called(inputs)
 
+    def apart(self) -> AbstractContextManager[object]:
+        """For a pass, forward and backward, that is not the last of an update: its gradients stay in this process."""
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
+
+    def nothing(self) -> Tensor:
+        """A loss of 0 whose backward pass joins the others' reduction, for a process without samples."""
+        loss: Tensor = self._model(None)
+        return loss
+
     @contextmanager
     def gradients_kept(self) -> Iterator[None]:
         """For a backward pass: what begins a gradient may lie in a CUDA graph's memory, and is copied out of it.
@@ -158,6 +173,37 @@ class Learner:
             torch._foreach_copy_(kept, [grad for _, grad in made])
             for (parameter, _), grad in zip(made, kept, strict=True):
                 parameter.grad = grad
+
+
+class _Joining(nn.Module):
+    """A network that can be called without samples."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor | None) -> Tensor:
+        """The logits; without inputs 0, a function of all weights whose gradients are exact zeros."""
+        if inputs is None:
+            weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            return torch.stack([weight.reshape(-1)[:0].sum() for weight in weights]).sum()
+        logits: Tensor = self.network(inputs)
+        return logits
+
+
+def _in_parallel(model: nn.Module, device: torch.device, ranks: Ranks) -> DistributedDataParallel:
+    # Running statistics are added up from what each process has seen; the first one's must not overwrite the others'.
+    # Torch 2.14 renamed the argument.
+    own = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in own else "broadcast_buffers"
+    keep: dict[str, Any] = {name: False}
+    return DistributedDataParallel(
+        _Joining(model),
+        device_ids=[device] if device.type == "cuda" else None,
+        process_group=ranks.group,
+        gradient_as_bucket_view=True,
+        **keep,
+    )
 
 
 def _try(mode: CompileMode, device: torch.device) -> None:

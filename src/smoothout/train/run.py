@@ -10,8 +10,9 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
 from smoothout.noise.philox import fold
+from smoothout.ranks import Ranks, join, ranks_of
 from smoothout.smoothing import SmoothOut
-from smoothout.train import checkpoint, device, methods, passes, regime, trackers
+from smoothout.train import agreement, checkpoint, device, methods, passes, regime, trackers
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet
 from smoothout.train.plan import Plan, make_plan
@@ -38,6 +39,7 @@ class Run:
     perturbing: methods.Perturbing  # the smoother, or Momentum-SAM
     average: methods.Average | None
     accelerator: Accelerator
+    ranks: Ranks
     initial: list[Tensor]
     outputs: int
 
@@ -48,6 +50,7 @@ def prepare(
     track: Sequence[trackers.Tracker] = (),
     logging_dir: Path | None = None,
     resume: bool = False,
+    process_group: Any = None,
 ) -> Run:
     """Make everything that a run needs; equal settings give equal objects.
 
@@ -56,14 +59,22 @@ def prepare(
         track: Trackers that are told every epoch's row.
         logging_dir: Where those that write files do so.
         resume: Whether the run goes on; then the weights come from its own checkpoints.
+        process_group: Of the processes that train together; None for all that were started.
+
+    Raises:
+        RuntimeError: If the processes differ in their settings, data or versions.
     """
     if settings.data.holdout == 0:
         raise ValueError("holdout is 0; training chooses its best epoch on held-out samples. Leave --holdout out.")
     methods.check(settings)
+    everyone = join()
+    ranks = everyone if process_group is None else ranks_of(process_group)
     accelerator = _accelerator(settings, track, logging_dir)
+    agreement.refuse_differences(ranks, agreement.of_settings(settings))
     noise, seed = methods.noise_of(settings), settings.schedule.seed
     problem = pose(settings, accelerator.device)
     network = problem.network
+    agreement.refuse_differences(ranks, agreement.of_data(problem.dataset))
     passes.check(settings.batches, network, problem.dataset)
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     methods.check_ghosts(settings, plan.batches)
@@ -71,7 +82,9 @@ def prepare(
     first = plan.phases[settings.schedule.start_epoch]
     average = methods.average(settings, network, plan.epochs)
     made = regime.make_optimizer(first, network.parameters(), first.lr, methods.sam_arguments(settings.rival))
-    model, optimizer = accelerator.prepare(network, made)
+    # Accelerate would make all processes' network one; the learner does, so that the rest keeps to the network itself.
+    model = accelerator.prepare_model(network, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(made)
     smoother = SmoothOut(
         network,
         noise.wanted,
@@ -88,6 +101,7 @@ def prepare(
         one_dimensional=noise.one_dimensional,
         denoise=noise.denoise,
         seed=fold(seed, NOISE),
+        process_group=ranks.group,
     )
     run = Run(
         settings,
@@ -95,7 +109,7 @@ def prepare(
         problem.dataset,
         network,
         model,
-        passes.Learner(model, settings.schedule.compile, accelerator.device),
+        passes.Learner(model, settings.schedule.compile, accelerator.device, ranks),
         optimizer,
         problem.loss,
         problem.training_loss,
@@ -103,6 +117,7 @@ def prepare(
         methods.momentum_sam(settings, network, made) or smoother,
         average,
         accelerator,
+        ranks,
         initial=[],
         outputs=problem.outputs,
     )
@@ -113,9 +128,17 @@ def prepare(
 
 def set_start(run: Run) -> None:
     """Take the weights to start from, where they are given, and keep them as those that distances are taken from."""
-    if run.settings.network.weights is not None:
-        checkpoint.load_weights(checkpoint.find(run.settings.network.weights), run.network)
+    weights = run.settings.network.weights
+    if weights is not None:
+        load_weights(run, checkpoint.find(weights) if run.ranks.first else None)
     run.initial = [parameter.detach().clone() for parameter in run.network.parameters()]
+
+
+def load_weights(run: Run, place: Path | None) -> None:
+    """Load a checkpoint's weights and buffers, which only the first process names and reads, in all processes."""
+    if place is not None:
+        checkpoint.load_weights(place, run.network)
+    run.ranks.copy_from_first([*run.network.parameters(), *run.network.buffers()])
 
 
 def _accelerator(settings: Settings, track: Sequence[trackers.Tracker], logging_dir: Path | None) -> Accelerator:
@@ -128,9 +151,5 @@ def _accelerator(settings: Settings, track: Sequence[trackers.Tracker], logging_
     state = PartialState(cpu=cpu)
     if schedule.precision == "fp16" and state.device.type == "cpu":
         raise ValueError("precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32.")
-    if state.num_processes > 1:
-        raise RuntimeError(
-            f"started in {state.num_processes} processes; this version trains in one. Start it without a launcher."
-        )
     mixed = "no" if schedule.precision == "fp32" else schedule.precision
     return Accelerator(cpu=cpu, mixed_precision=mixed, log_with=list(track) or None, project_dir=logging_dir)

@@ -45,6 +45,12 @@ def start(accelerator: "Accelerator", settings: Settings, run_name: str) -> None
         ) from error
 
 
+def end(accelerator: "Accelerator") -> None:
+    """Close them; Accelerate's own end_training would end torch.distributed, too, which later runs need."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
 def log(accelerator: "Accelerator", row: Mapping[str, Any], epoch: int) -> None:
     """Tell the trackers the numbers of an epoch; what was not evaluated is left out."""
     accelerator.log({name: value for name, value in row.items() if math.isfinite(value)}, step=epoch)
