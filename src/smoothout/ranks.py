@@ -88,6 +88,13 @@ def join() -> Ranks:
     return ranks_of()
 
 
+def leave() -> None:
+    """End what :func:`join` started, once all processes are done."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def ranks_of(group: Any = None) -> Ranks:
     """Of a process group, by default of all processes; :data:`ALONE` if torch.distributed is not in use.
 

@@ -151,7 +151,10 @@ def test_float32(processes, alone, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"model": f"{NETS}:shared_norm"}, r"BatchNorm 'norm' was called 6 times for 3 ghost batches; expected once"),
+        (
+            {"model": f"{NETS}:shared_norm"},
+            r"BatchNorm 'norm' was called (6 times for 3|4 times for 2) ghost batches; expected once",
+        ),
         ({"model": f"{NETS}:counting"}, r"checksum of largest is \d+ in process 1 and \d+ in process 0.*kind of proc"),
     ],
 )

@@ -71,8 +71,23 @@ def _run(command: str, arguments: list[str]) -> int:
     except _OWN_ERRORS as error:
         if not _raised_here(error) or os.environ.get("SMOOTHOUT_TRACEBACK"):
             raise
-        print(f"smoothout {command}: {error}", file=sys.stderr)
+        print(f"smoothout {command}{_which_process()}: {error}", file=sys.stderr, flush=True)
+        _tell_launcher(error)
         return 2
+
+
+def _which_process() -> str:
+    """Of several that a launcher such as torchrun started."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    return f" (process {os.environ.get('RANK')} of {size})" if size > 1 else ""
+
+
+def _tell_launcher(error: Exception) -> None:
+    """Let torchrun, which ends the other processes, name the error in its own report."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
 
 
 def _raised_here(error: BaseException) -> bool:

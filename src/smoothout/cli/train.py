@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from smoothout.train.trackers import Tracker
 from smoothout.train.user_code import named_again
 
 if TYPE_CHECKING:
+    from smoothout.ranks import Ranks
     from smoothout.train.plan import Plan
 
 DESCRIPTION = "Train a network with ghost batches and weight noise, and evaluate it after every epoch."
@@ -56,24 +58,51 @@ class Arguments(Settings):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command."""
+    """Run the command; of several processes that a launcher started, each calls this."""
     chosen = parse(Arguments, arguments, "train", DESCRIPTION)
+    _check(chosen.output)
     # Not before, since they take seconds: --help and mistakes in the options are answered at once.
+    from smoothout.ranks import join, leave
+
+    ranks = join()
+    status = _run_first(chosen, arguments, ranks) if ranks.first else _run_other(chosen, ranks)
+    leave()
+    return status
+
+
+def _check(output: Output) -> None:
+    if output.resume and output.overwrite:
+        raise ValueError("--resume and --overwrite contradict each other; give one of them.")
+    if output.resume and output.name is None:
+        raise ValueError("--resume needs --name, the run to go on with.")
+    if output.name is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise ValueError(
+            "torchrun may start the run again and there is no --name by which it would find it; expected one. Give "
+            "--name, or leave --max-restarts out."
+        )
+
+
+def _restarted() -> bool:
+    """Whether torchrun has started this process in the place of one that ended too early."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> int:
+    """The process that has the run's folder, and tells the others what is in it."""
     from smoothout.results.processes import first_command, recorded
     from smoothout.train.loop import train
     from smoothout.train.provenance import command_of, machine, versions
     from smoothout.train.run import prepare
 
     output = chosen.output
-    if output.resume and output.overwrite:
-        raise ValueError("--resume and --overwrite contradict each other; give one of them.")
-    if output.resume and output.name is None:
-        raise ValueError("--resume needs --name, the run to go on with.")
     path = output.results_dir / (output.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if output.resume:
+    resume = output.resume or (_restarted() and (path / "config.json").is_file())
+    if resume:
         folder = RunFolder.open(path)
         settings = _resumed(arguments, folder)
-        if (path / "result.json").is_file():
+        finished = (path / "result.json").is_file()
+        ranks.from_first((resume, finished, settings))
+        if finished:
             print(f"{path} is finished; see {path / 'metrics.csv'}.")
             return 0
         prepared = prepare(settings, track=output.track, logging_dir=path, resume=True)
@@ -81,6 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     else:
         settings = chosen.settings
         RunFolder.refuse_existing(path, overwrite=output.overwrite)
+        ranks.from_first((resume, False, None))
         # Before the folder is made: a mistake leaves none behind.
         prepared = prepare(settings, track=output.track, logging_dir=path)
         folder = RunFolder.create(path, settings, overwrite=output.overwrite)
@@ -88,12 +118,23 @@ def run(arguments: Sequence[str]) -> int:
     try:
         here = machine(prepared.accelerator.device)
         with recorded(path, command, versions(), here), Show(folder, prepared.plan, output.print_freq) as show:
-            show.finished(train(prepared, folder, show, resume=output.resume))
+            show.finished(train(prepared, folder, show, resume=resume))
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
         where += "".join(f" --{n.replace('_', '-')} {shlex.quote(text)}" for n, text in named_again(settings).items())
         print(f"\nGo on with: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
         raise
+    return 0
+
+
+def _run_other(chosen: Arguments, ranks: "Ranks") -> int:
+    """A process that only computes; nothing of the folder need be seen from its machine."""
+    from smoothout.train.loop import Unwatched, train
+    from smoothout.train.run import prepare
+
+    resume, finished, stored = ranks.from_first((False, False, None))
+    if not finished:
+        train(prepare(stored or chosen.settings, resume=resume), None, Unwatched(), resume=resume)
     return 0
 
 

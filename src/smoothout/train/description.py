@@ -16,7 +16,7 @@ _SHOWN = 8
 
 def describe(run: Run) -> list[str]:
     """Lines that say what is trained, how, and what was taken from where."""
-    return [_data(run), _model(run), *_updates(run), *_optimizer(run.plan), _noise(run), *_average(run)]
+    return [_data(run), _model(run), *_processes(run), *_updates(run), *_optimizer(run.plan), _noise(run), *_average(run)]
 
 
 def _data(run: Run) -> str:
@@ -38,6 +38,14 @@ def _model(run: Run) -> str:
     line += f"; starts from {network.weights}" if network.weights else ""
     line += f"; compiled, mode {schedule.compile}" if schedule.compile else ""
     return line + ("; channels_last" if schedule.channels_last else "")
+
+
+def _processes(run: Run) -> list[str]:
+    size = run.ranks.size
+    if size == 1:
+        return []
+    pieces = "ghost batches" if run.settings.batches.noise_per == "ghost_batch" else "batches of an update"
+    return [f"processes: {size}, among which the {pieces} are shared out in turn"]
 
 
 def _updates(run: Run) -> list[str]:

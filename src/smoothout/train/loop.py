@@ -48,6 +48,19 @@ class Watcher(Protocol):
         """After each epoch."""
 
 
+class Unwatched:
+    """Nobody looks, as in all processes but the first."""
+
+    def started(self, lines: list[str], updates: int) -> None:
+        """Nothing."""
+
+    def updated(self, seen: Callable[[], Risk]) -> None:
+        """Nothing."""
+
+    def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
+        """Nothing."""
+
+
 @dataclass
 class Progress:
     """Where a run stands: what a checkpoint holds besides weights, optimizer, scaler and smoother."""
