@@ -1,5 +1,10 @@
 """Small data and networks of these tests, named as FILE.py:function."""
 
+import os
+import signal
+import time
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -61,3 +66,31 @@ def counting(num_classes):
             return self.last(self.flat(inputs))
 
     return Net()
+
+
+class Troubled(nn.Module):
+    """The network above; in process 1 something happens, once, in the training pass that TROUBLE_AT says."""
+
+    def __init__(self, num_classes, trouble):
+        super().__init__()
+        self.net, self.trouble, self.passes = conv(num_classes), trouble, 0
+
+    def forward(self, inputs):
+        self.passes += self.training
+        happened = Path(os.environ["TROUBLE"])
+        due = self.passes == int(os.environ["TROUBLE_AT"]) and os.environ.get("RANK") == "1"
+        if due and not happened.exists():
+            happened.write_text(str(time.time()))
+            self.trouble()
+        return self.net(inputs)
+
+
+def killed(num_classes):
+    return Troubled(num_classes, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def raising(num_classes):
+    def trouble():
+        raise ValueError("a mistake in the network")
+
+    return Troubled(num_classes, trouble)

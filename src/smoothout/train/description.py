@@ -16,7 +16,15 @@ _SHOWN = 8
 
 def describe(run: Run) -> list[str]:
     """Lines that say what is trained, how, and what was taken from where."""
-    return [_data(run), _model(run), *_processes(run), *_updates(run), *_optimizer(run.plan), _noise(run), *_average(run)]
+    return [
+        _data(run),
+        _model(run),
+        *_processes(run),
+        *_updates(run),
+        *_optimizer(run.plan),
+        _noise(run),
+        *_average(run),
+    ]
 
 
 def _data(run: Run) -> str:
