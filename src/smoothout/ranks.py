@@ -1,6 +1,5 @@
 """The processes that compute one thing together: which of them this is, and what they tell each other."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -76,23 +75,6 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-def join() -> Ranks:
-    """All processes of the launcher that started this one, torchrun or another that sets RANK and WORLD_SIZE.
-
-    Starts torch.distributed, for tensors on the CPU and on GPUs, unless that was done or there is one process.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group()
-    return ranks_of()
-
-
-def leave() -> None:
-    """End what :func:`join` started, once all processes are done."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.barrier()
-        dist.destroy_process_group()
 
 
 def ranks_of(group: Any = None) -> Ranks:

@@ -1,11 +1,16 @@
 """What happens to the other processes when one is killed or raises."""
 
+import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from launched import SECONDS, SMALL, command, torchrun
 from safetensors.torch import load_file
 
+from smoothout import launch
+from smoothout.cli.main import main
 from smoothout.results.processes import state_of
 
 
@@ -13,17 +18,28 @@ def weights(folder):
     return load_file(folder / "checkpoints" / "last" / "model.safetensors")
 
 
-def test_a_killed_process_is_started_again_and_ends_with_the_same_weights(tmp_path):
-    words = ["train", *command(SMALL, tmp_path, "whole", "killed")]
-    never, once = {"TROUBLE": str(tmp_path / "never"), "TROUBLE_AT": "-1"}, str(tmp_path / "once")
-    whole = torchrun("--standalone --nproc-per-node 2", words, **never)
-    text = whole.communicate(timeout=SECONDS)[0]
-    assert whole.returncode == 0, text
-    words = ["train", *command(SMALL, tmp_path, "killed", "killed")]
+def whole(group, folder, words):
+    """The run that nothing happens to."""
+    from smoothout.cli.arguments import parse
+    from smoothout.cli.train import Arguments
+    from smoothout.train.loop import Unwatched, train
+    from smoothout.train.run import prepare
+    from smoothout.train.run_folder import RunFolder
+
+    os.environ |= {"TROUBLE": "", "TROUBLE_AT": "-1"}
+    settings = parse(Arguments, words, "train", "").settings
+    prepared = prepare(settings, process_group=group)
+    train(prepared, RunFolder.create(folder, settings) if prepared.ranks.first else None, Unwatched())
+
+
+def test_a_killed_process_is_started_again_and_ends_with_the_same_weights(processes, tmp_path):
+    words = command(SMALL, tmp_path, "killed", "killed")
     options = "--standalone --nproc-per-node 2 --max-restarts 1"
-    again = torchrun(options, words, TROUBLE=once, TROUBLE_AT="12")  # in the second epoch
-    text = again.communicate(timeout=SECONDS)[0]
-    assert again.returncode == 0, text
+    # The twelfth pass of process 1 is in the second epoch.
+    run = torchrun(options, ["train", *words], TROUBLE=str(tmp_path / "once"), TROUBLE_AT="12")
+    processes(whole, tmp_path / "whole", words, size=2)
+    text = run.communicate(timeout=SECONDS)[0]
+    assert run.returncode == 0, text
     assert (tmp_path / "once").exists()
     assert text.count("run: ") == 2
     assert text.count("epoch 1/3") == 1  # kept
@@ -43,18 +59,49 @@ def test_a_process_that_raises_ends_all_with_its_words(tmp_path):
     assert state_of(tmp_path / "run") in ("vanished", "failed")
 
 
-def test_a_mistake_in_an_option_is_said_once_by_each(tmp_path):
-    words = ["train", *command(SMALL, tmp_path, "run"), "--holdout", "0"]
-    run = torchrun("--standalone --nproc-per-node 2", words)
-    text = run.communicate(timeout=SECONDS)[0]
-    assert run.returncode != 0
-    assert "smoothout train (process 0 of 2): holdout is 0" in text
-    assert not (tmp_path / "run").exists()
+def test_a_mistake_in_an_option_is_said_by_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "--resume"]) == 2
+    assert capsys.readouterr().err.startswith("smoothout train (process 1 of 2): --resume needs --name")
 
 
-def test_restarts_need_a_name(tmp_path):
-    words = ["train", *SMALL.split(), "--model", "mlp", "--results-dir", str(tmp_path)]
-    run = torchrun("--standalone --nproc-per-node 1 --max-restarts 1", words)
-    text = run.communicate(timeout=SECONDS)[0]
-    assert run.returncode != 0
-    assert "torchrun may start the run again and there is no --name" in text
+def test_restarts_need_a_name(monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    assert main(["train"]) == 2
+    assert "torchrun may start the run again and there is no --name" in capsys.readouterr().err
+
+
+class Store:
+    """Of torch, as far as it is used."""
+
+    def __init__(self):
+        self.values, self.changed = {}, threading.Condition()
+
+    def set(self, key, value):
+        with self.changed:
+            self.values[key] = value.encode()
+            self.changed.notify_all()
+
+    def get(self, key):
+        with self.changed:
+            assert self.changed.wait_for(lambda: key in self.values, 30)
+            return self.values[key]
+
+    def add(self, key, amount):
+        with self.changed:
+            self.values[key] = str(int(self.values.get(key, 0)) + amount).encode()
+            return int(self.values[key])
+
+    def check(self, keys):
+        return all(key in self.values for key in keys)
+
+
+def test_attempts_are_told_apart_whatever_earlier_ones_left():
+    store, size = Store(), 4
+    for attempt in range(1, 4):
+        with ThreadPoolExecutor(size) as pool:
+            found = list(pool.map(lambda rank: launch._attempt(store, rank, size), range(size)))
+        assert found == [attempt] * size
+        if attempt == 2:  # an attempt in which only some processes came so far
+            store.set("hello/1", "one that is gone")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -60,35 +59,28 @@ class Arguments(Settings):
 def run(arguments: Sequence[str]) -> int:
     """Run the command; of several processes that a launcher started, each calls this."""
     chosen = parse(Arguments, arguments, "train", DESCRIPTION)
-    _check(chosen.output)
-    # Not before, since they take seconds: --help and mistakes in the options are answered at once.
-    from smoothout.ranks import join, leave
+    output = chosen.output
+    if output.resume and output.overwrite:
+        raise ValueError("--resume and --overwrite contradict each other; give one of them.")
+    if output.resume and output.name is None:
+        raise ValueError("--resume needs --name, the run to go on with.")
+    # Not before, since it takes seconds: --help and mistakes in the options are answered at once.
+    from smoothout.launch import join, leave, may_restart
 
+    if output.name is None and may_restart():
+        raise ValueError(
+            "torchrun may start the run again and there is no --name by which it would find it; expected one. Give "
+            "--name, or leave --max-restarts out."
+        )
     ranks = join()
     status = _run_first(chosen, arguments, ranks) if ranks.first else _run_other(chosen, ranks)
     leave()
     return status
 
 
-def _check(output: Output) -> None:
-    if output.resume and output.overwrite:
-        raise ValueError("--resume and --overwrite contradict each other; give one of them.")
-    if output.resume and output.name is None:
-        raise ValueError("--resume needs --name, the run to go on with.")
-    if output.name is None and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
-        raise ValueError(
-            "torchrun may start the run again and there is no --name by which it would find it; expected one. Give "
-            "--name, or leave --max-restarts out."
-        )
-
-
-def _restarted() -> bool:
-    """Whether torchrun has started this process in the place of one that ended too early."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> int:
     """The process that has the run's folder, and tells the others what is in it."""
+    from smoothout.launch import restarted
     from smoothout.results.processes import first_command, recorded
     from smoothout.train.loop import train
     from smoothout.train.provenance import command_of, machine, versions
@@ -96,7 +88,7 @@ def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> i
 
     output = chosen.output
     path = output.results_dir / (output.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    resume = output.resume or (_restarted() and (path / "config.json").is_file())
+    resume = output.resume or (restarted() and (path / "config.json").is_file())
     if resume:
         folder = RunFolder.open(path)
         settings = _resumed(arguments, folder)

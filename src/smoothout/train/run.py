@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
+from smoothout.launch import join
 from smoothout.noise.philox import fold
-from smoothout.ranks import Ranks, join, ranks_of
+from smoothout.ranks import Ranks, ranks_of
 from smoothout.smoothing import SmoothOut
 from smoothout.train import agreement, checkpoint, device, methods, passes, regime, trackers
 from smoothout.train.config import Settings
