@@ -184,3 +184,13 @@ def test_settings_that_differ_are_named(processes, changes, text):
     for found in processes(differ, changes, size=3):
         assert found.startswith(text)
         assert found.endswith("Start all with the same command, versions and data.")
+
+
+def test_shared_noise_may_stay_in_the_weights(processes, tmp_path):
+    short = {"epochs": 2, "evaluate_every": 2, "milestones": (9,), "batch_size": 32, "denoise": False}
+    short |= {"dataset": f"{NETS}:even_images", "strength": 1e-3}
+    trained(processes, tmp_path, 2, short | {"sync": "shared"})  # replicas are compared there
+    with pytest.raises(Failed, match="denoise is off and sync 'independent' in 2 processes.*Give --sync shared"):
+        processes(spread, tmp_path / "drift", short, True, False, size=2)
+    with pytest.raises(Failed, match="denoise is off and an update has 4 ghost batches for 3 processes"):
+        processes(spread, tmp_path / "uneven", short | {"sync": "shared"}, True, False, size=3)

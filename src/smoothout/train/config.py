@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from smoothout import _checks
-from smoothout._types import Distribution, LearningRateRule, OneDimensional, Scale, ScheduleName
+from smoothout._types import Distribution, LearningRateRule, OneDimensional, Scale, ScheduleName, Sync
 from smoothout.auto import AutoStrength, Measure
 
 #: Version of ``config.json``; raised when an older file can no longer be read as it stands.
@@ -24,7 +24,7 @@ NoisePer = Literal["ghost_batch", "batch"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 #: Left out of ``config.json`` at their defaults, so that records of versions without them stay what they were.
-CAME_LATER = ("noise_per", "compile", "channels_last")
+CAME_LATER = ("noise_per", "compile", "channels_last", "sync")
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,8 @@ class Noise:
     """Whether that is the difference between noisy and clean loss, or its ratio to the clean loss."""
     auto_speed: float = AutoStrength.speed
     """Relative change of the strength in an update, with --strength auto."""
+    sync: Sync = "independent"
+    """Of several processes: independent gives every ghost batch noise of its own, shared all processes the same."""
 
     def __post_init__(self) -> None:
         if self.strength != "auto":

@@ -197,7 +197,9 @@ def _gradient(run: Run, seen: "Seen | None", update: int, part: Part, stats: Par
     calls = [passes.calls(run.settings.batches, size) for size in part.sizes]
     done, left = 0, copies * len(part.own)  # pieces of all processes, passes of this one
     if part.own:
-        with run.perturbing.perturbed(stream=run.ranks.rank) as noise:
+        # Both passes of SAM start at the same stream.
+        first = 0 if run.settings.noise.sync == "shared" else run.ranks.rank
+        with run.perturbing.perturbed(stream=first) as noise:
             for index, (inputs, targets) in noise.each(part.own, copies=copies):
                 if stats is not None:
                     stats.skip(sum(calls[done:index]))

@@ -119,6 +119,31 @@ def check_ghosts(settings: Settings, batches: Sequence[int]) -> None:
         )
 
 
+def check_left_noise(settings: Settings, batches: Sequence[int], processes: int) -> None:
+    """Raise if noise that stays in the weights would not be the same in all processes.
+
+    Raises:
+        ValueError: Naming the remedy.
+    """
+    noise = settings.noise
+    if noise.denoise or not noise.on or processes == 1:
+        return
+    if noise.sync != "shared":
+        raise ValueError(
+            f"denoise is off and sync {noise.sync!r} in {processes} processes, whose weights would drift apart. Give "
+            f"--sync shared, leave --no-denoise out, or train in one process."
+        )
+    groups = range(0, len(batches), settings.batches.accumulation)
+    counts = [len(passes.sizes(settings.batches, batches[i : i + settings.batches.accumulation])) for i in groups]
+    uneven = next((count for count in counts if count % processes), None)
+    if uneven is not None:
+        raise ValueError(
+            f"denoise is off and an update has {uneven} ghost batches for {processes} processes, which would leave "
+            f"noise in their weights unequally often; expected a multiple of {processes}. Choose another --batch-size "
+            f"or number of processes, or leave --no-denoise out."
+        )
+
+
 def check_momentum(settings: Settings, phases: Iterable[regime.Phase]) -> None:
     """Raise if the method follows the momentum and an epoch has none.
 

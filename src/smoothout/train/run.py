@@ -80,6 +80,7 @@ def prepare(
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     methods.check_ghosts(settings, plan.batches)
     methods.check_momentum(settings, plan.phases)
+    methods.check_left_noise(settings, plan.batches, ranks.size)
     first = plan.phases[settings.schedule.start_epoch]
     average = methods.average(settings, network, plan.epochs)
     made = regime.make_optimizer(first, network.parameters(), first.lr, methods.sam_arguments(settings.rival))
@@ -102,6 +103,7 @@ def prepare(
         one_dimensional=noise.one_dimensional,
         denoise=noise.denoise,
         seed=fold(seed, NOISE),
+        sync=noise.sync,
         process_group=ranks.group,
     )
     run = Run(
