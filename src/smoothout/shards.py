@@ -102,7 +102,7 @@ def part_of(name: str, tensor: Any) -> Part | None:
     unknown = [place for place in tensor.placements if place.is_partial()]
     if unknown:
         raise TypeError(
-            f"parameter {name!r} has the placement {unknown[0]}, so that no process knows its values; expected Shard "
+            f"parameter {name!r} has the placement {unknown[0]!r}, so that no process knows its values; expected Shard "
             f"or Replicate. Redistribute it, or leave it out with exclude=."
         )
     full = tuple(tensor.shape)
