@@ -60,7 +60,8 @@ class FourProcesses:
     def _start(self):
         self._started += 1
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch.distributed.tensor", "smoothout.smoothing"])
+        # What each would import for itself.
+        context.set_forkserver_preload(["torch.distributed.fsdp", "smoothout.smoothing", "smoothout.kernels.cpu"])
         meeting = self._folder / f"meeting-{self._started}"
         for rank in range(SIZE):
             here, there = context.Pipe()

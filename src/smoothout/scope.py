@@ -228,7 +228,11 @@ class Scope:
         """Prepare what depends on the selection."""
 
     def _versions(self) -> list[int]:
-        return [values._version for values in self._locals]
+        if not self._sharded:
+            return [values._version for values in self._locals]
+        # A write to a DTensor whose part here is empty raises that one's version alone.
+        pairs = zip(self._locals, self._parameters, strict=True)
+        return [values._version + (p._version if values is not p else 0) for values, p in pairs]
 
     def _warn_of_forgotten_step(self) -> None:
         """Weights that changed since the last block mean that an optimizer stepped without ``step()``."""
