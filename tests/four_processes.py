@@ -61,7 +61,8 @@ class FourProcesses:
         self._started += 1
         context = multiprocessing.get_context("forkserver")
         # What each would import for itself.
-        context.set_forkserver_preload(["torch.distributed.fsdp", "smoothout.smoothing", "smoothout.kernels.cpu"])
+        distributed = [f"torch.distributed.{name}" for name in ("checkpoint.state_dict", "fsdp", "tensor.parallel")]
+        context.set_forkserver_preload([*distributed, "pytest", "smoothout.smoothing", "smoothout.kernels.cpu"])
         meeting = self._folder / f"meeting-{self._started}"
         for rank in range(SIZE):
             here, there = context.Pipe()

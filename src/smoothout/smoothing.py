@@ -69,12 +69,16 @@ class SmoothOut(Scope):
         sync: What several processes of torch.distributed see, each with ghost batches of its own. "independent":
             ghost batch k of all processes together has stream k; process r of P counts its own ones as streams r,
             r + P, r + 2 P, ..., so that the noise does not depend on P. "shared": each counts from 0, so all have the
-            same noise at a time, as ``denoise=False`` needs, or their weights would drift apart.
-        process_group: Of those processes; None for all.
+            same noise at a time, as ``denoise=False`` needs, or their weights would drift apart. Processes that hold
+            parts of the same weights (``fully_shard``, tensor parallel: DTensor) always have the same noise at a time,
+            that of the whole weight to the bit, and count from 0 together.
+        process_group: Of those processes; None for all. Where weights are sharded over some of all processes, those
+            that have copies of them, such as ``mesh["dp"].get_group()``.
 
     Raises:
         ValueError, TypeError: For values out of range, a schedule without its ``total_steps``, a model in
-            DataParallel, or a parameter that cannot be perturbed.
+            DataParallel, FullyShardedDataParallel or DeepSpeed's engine, a parameter that cannot be perturbed, or
+            processes that would draw other noise for parts of the same weight.
 
     Example:
         >>> import torch
@@ -186,7 +190,9 @@ class SmoothOut(Scope):
         ``optimizer.step()`` and :meth:`step` belong after the block, ``loss.backward()`` inside it: a
         backward pass after the block raises, since the weights that autograd saved have changed. (Within
         activation checkpointing nothing is saved and a late backward goes unnoticed: it recomputes the forward
-        pass with the weights as they are then.)
+        pass with the weights as they are then.) Modules of ``fully_shard`` give up what they have gathered where a
+        block begins, at each new draw and where it ends, so that the next forward gathers what the shards hold then.
+        All processes that share weights enter the same blocks: with filters that are split they talk in each draw.
         """
         if not self._denoise and self._open is None:
             self._follow()  # the weights may have been sharded since

@@ -283,3 +283,20 @@ def output_of(model, x):
 
 def test_mixed_precision(processes):
     processes(mixed)
+
+
+def older(group):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(net(), device_id=torch.device("cpu"), use_orig_params=True)
+    with pytest.raises(TypeError) as error:
+        SmoothOut(nn.Sequential(model), 0.2)
+    return str(error.value)
+
+
+def test_flat_parameters_are_refused(processes):
+    for found in processes(older):
+        assert found == (
+            "the model is in FullyShardedDataParallel, which keeps weights in flat parameters of its own; expected a "
+            "plain model or one of fully_shard. Use torch.distributed.fsdp.fully_shard."
+        )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from smoothout import AutoStrength, SmoothOut
@@ -10,7 +11,7 @@ STEPS, SAVED = 6, 3
 
 
 def parts(group, scale, strength):
-    """Model, optimizer and smoother of a group, which all draw the same noise."""
+    """Model, optimizer and smoother of a group; no process has a copy of the weights of its own."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
@@ -18,7 +19,8 @@ def parts(group, scale, strength):
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     fully_shard(model, mesh=DeviceMesh.from_group(group, "cpu"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    return model, optimizer, SmoothOut(model, strength, scale=scale, sync="shared", schedule="constant")
+    alone = dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    return model, optimizer, SmoothOut(model, strength, scale=scale, process_group=alone)
 
 
 def train(model, optimizer, smoother, steps):

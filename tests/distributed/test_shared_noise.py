@@ -38,6 +38,10 @@ def counted(group, by):
     mesh = meshes(2, 2)
     if by == "all":
         return seen(SmoothOut(cut(mesh), 0.1))
+    if by == "replicas":
+        from torch.distributed.tensor import Replicate, Shard
+
+        return seen(SmoothOut(cut(mesh, Replicate(), Shard(0)), 0.1, process_group=mesh["dp"].get_group()))
     if by == "copies":
         return seen(SmoothOut(cut(mesh["tp"]), 0.1, process_group=mesh["dp"].get_group()))
     return seen(SmoothOut(cut(mesh["tp"]), 0.1, sync="shared"))
@@ -46,7 +50,8 @@ def counted(group, by):
 def test_streams(processes):
     assert processes(counted, "all") == [[0, 1, 2, 3]] * 4
     assert processes(counted, "shared") == [[0, 1, 2, 3]] * 4
-    assert processes(counted, "copies") == [[0, 2, 4, 6]] * 2 + [[1, 3, 5, 7]] * 2  # by the place along "dp"
+    for by in ("copies", "replicas"):  # number k of those along "dp" has stream k
+        assert processes(counted, by) == [[0, 2, 4, 6]] * 2 + [[1, 3, 5, 7]] * 2
 
 
 def refusals(group):
