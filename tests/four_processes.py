@@ -60,7 +60,9 @@ class FourProcesses:
     def _start(self):
         self._started += 1
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch.distributed.tensor", "smoothout.smoothing"])
+        # What each would import for itself.
+        distributed = [f"torch.distributed.{name}" for name in ("checkpoint.state_dict", "fsdp", "tensor.parallel")]
+        context.set_forkserver_preload([*distributed, "pytest", "smoothout.smoothing", "smoothout.kernels.cpu"])
         meeting = self._folder / f"meeting-{self._started}"
         for rank in range(SIZE):
             here, there = context.Pipe()

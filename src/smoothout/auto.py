@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from smoothout import _checks
 
 if TYPE_CHECKING:  # the settings of a run need the first class alone, and a command's --help does not wait for torch
+    from collections.abc import Sequence
+
     from torch import Tensor, device
 
     from smoothout.ranks import Ranks
@@ -86,15 +88,23 @@ class Controller:
         self._sums[clean] = self._sums[clean] + loss.detach().double().reshape(())
         self._counts[clean] += 1
 
-    def gather(self, ranks: "Ranks", where: "device | None") -> None:
-        """Add up what all processes have observed in this update, so that all find the same strength."""
+    def gather(self, groups: "Sequence[Ranks]", where: "device | None") -> None:
+        """Add up what all processes have observed in this update, so that all find the same strength.
+
+        Each group adds up what those before it have summed. A process that is in two of them counts more often than
+        once, as often as every other, so that means stay what they are.
+        """
         import torch
 
-        if ranks.size == 1:
+        groups = [ranks for ranks in groups if ranks.size > 1]
+        if not groups:
             return
         sums = [torch.as_tensor(self._sums[clean], dtype=torch.float64, device=where) for clean in (True, False)]
         counts = torch.tensor([self._counts[True], self._counts[False]], dtype=torch.float64, device=where)
-        loss_clean, loss_noisy, *counted = ranks.sum(torch.cat([torch.stack(sums), counts]))
+        gathered = torch.cat([torch.stack(sums), counts])
+        for ranks in groups:
+            gathered = ranks.sum(gathered)
+        loss_clean, loss_noisy, *counted = gathered
         self._sums = {True: loss_clean, False: loss_noisy}
         self._counts = {True: int(counted[0]), False: int(counted[1])}
 

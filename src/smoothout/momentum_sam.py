@@ -100,6 +100,13 @@ class MomentumSAM(Scope):
         self._refuse_open("load_state_dict()")
         self._updates, self.rho = int(state["updates"]), float(state["rho"])
 
+    def _selected(self) -> None:
+        if self._sharded:
+            raise TypeError(
+                f"parameter {self._sharded[0].name!r} is a DTensor, of which this process holds a part; expected plain "
+                f"weights, since the displacement has one norm over all. Use SmoothOut, or DistributedDataParallel."
+            )
+
     def _on(self) -> bool:
         return self.rho != 0
 

@@ -31,6 +31,10 @@ class Ranks:
         """Whether this is the process that reads and writes files and speaks for all."""
         return self.rank == 0
 
+    def members(self) -> list[int]:
+        """Numbers of the processes among all; none for a process without a group."""
+        return [] if self.size == 1 else dist.get_process_group_ranks(self.group)
+
     def own(self, items: Sequence[T]) -> Sequence[T]:
         """Those of the items that belong to this process.
 

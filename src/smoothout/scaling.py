@@ -10,7 +10,7 @@ Each is one product z * s, rounded once, in float32 (float64 for float64 weights
 are rounded to their own type only when the offset is added.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from smoothout._types import Distribution, Scale
 from smoothout.noise import draws
 from smoothout.noise.draws import NoiseKey
 from smoothout.noise.elementary import exact_sqrt
+from smoothout.shards import whole
 from smoothout.weights import Weight
 
 LANES = 256
@@ -27,54 +28,86 @@ NORM_FLOOR = 1e-6
 
 
 def offsets(
-    weights: Sequence[Weight], key: NoiseKey, amplitude: float, scale: Scale, distribution: Distribution
+    weights: Sequence[Weight],
+    key: NoiseKey,
+    amplitude: float,
+    scale: Scale,
+    distribution: Distribution,
+    split: Mapping[int, Tensor] | None = None,
 ) -> list[Tensor]:
-    """The offsets theta of weights that live on one device, each of its weight's shape."""
+    """The offsets theta of what this process holds of weights, on one device, each of the local shape.
+
+    ``split`` holds, by ordinal, what :func:`smoothout.split_filters.factors` gives, for scale "filter".
+    """
     if not weights:
         return []
-    device = weights[0].parameter.device
-    ordinals = [weight.ordinal for weight in weights]
-    sizes = [weight.parameter.numel() for weight in weights]
-    if distribution == "uniform":
-        drawn = draws.uniform_integers(key, ordinals, sizes, device)
-    else:
-        drawn = draws.normal(key, ordinals, sizes, device)
+    drawn = draw(weights, key, distribution)
+    factors: dict[int, Tensor] = dict(split or {})
     if scale == "filter":
-        factors: Sequence[Tensor | None] = _filter_factors(weights, drawn, amplitude, distribution)
-    else:
-        factors = [None] * len(weights)
+        factors |= _filter_factors(weights, drawn, amplitude, distribution, factors)
     return [
-        _offset(weight, z, amplitude, scale, distribution, factor)
-        for weight, z, factor in zip(weights, drawn, factors, strict=True)
+        _offset(weight, z, amplitude, scale, distribution, factors.get(weight.ordinal))
+        for weight, z in zip(weights, drawn, strict=True)
     ]
+
+
+def draw(weights: Sequence[Weight], key: NoiseKey, distribution: Distribution) -> list[Tensor]:
+    """Draws for what this process holds of weights, on one device: odd integers if uniform, float32 if normal."""
+    device = weights[0].local.device
+    ordinals = [weight.ordinal for weight in weights]
+    if all(weight.part is None for weight in weights):
+        sizes = [weight.local.numel() for weight in weights]
+        if distribution == "uniform":
+            return draws.uniform_integers(key, ordinals, sizes, device)
+        return draws.normal(key, ordinals, sizes, device)
+    parts = [whole(weight.local.shape) if weight.part is None else weight.part for weight in weights]
+    found = [part.blocks(draws.PER_BLOCK[distribution], device) for part in parts]
+    drawing = draws.uniform_integers_of if distribution == "uniform" else draws.normal_of
+    drawn = drawing(key, ordinals, [blocks for blocks, _ in found])
+    return [each[places] for each, (_, places) in zip(drawn, found, strict=True)]
 
 
 def _offset(
     weight: Weight, drawn: Tensor, amplitude: float, scale: Scale, distribution: Distribution, factor: Tensor | None
 ) -> Tensor:
     """theta of one weight from its draws (odd integers if uniform, float32 if normal) and its filters' factors."""
-    w = weight.parameter.detach()
+    w = weight.local.detach()
     dtype = _used(weight)
     z = drawn.view(w.shape).to(dtype)
     if distribution == "uniform":
         z.div_(draws.UNIFORM_DENOMINATOR)  # exact: 17 bits and a power of two
     if factor is not None:
-        return z.mul_(weight.over_filters(factor.to(dtype)))
+        return z.mul_(factor.to(dtype))
     if scale == "none":
         return z.mul_(amplitude)
     return z.mul_(w.abs().to(dtype) * amplitude)
 
 
 def _filter_factors(
-    weights: Sequence[Weight], drawn: Sequence[Tensor], amplitude: float, distribution: Distribution
-) -> Sequence[Tensor]:
-    """a ||w_f|| / (||z_f|| + 1e-6) of each weight's filters, float64."""
-    shaped = [z.view(weight.parameter.shape) for weight, z in zip(weights, drawn, strict=True)]
-    norms = _norms_of_all([*weights, *weights], [*(weight.parameter.detach() for weight in weights), *shaped])
-    w_norms, z_norms = norms[: len(weights)], norms[len(weights) :]
+    weights: Sequence[Weight],
+    drawn: Sequence[Tensor],
+    amplitude: float,
+    distribution: Distribution,
+    known: Mapping[int, Tensor],
+) -> dict[int, Tensor]:
+    """a ||w_f|| / (||z_f|| + 1e-6) by ordinal, float64, in shapes that multiply the weights; but for those known."""
+    pairs = [(weight, z) for weight, z in zip(weights, drawn, strict=True) if weight.ordinal not in known]
+    if not pairs:
+        return {}
+    shaped = [z.view(weight.local.shape) for weight, z in pairs]
+    own = [weight for weight, _ in pairs]
+    norms = _norms_of_all([*own, *own], [*(weight.local.detach() for weight in own), *shaped])
+    factors = [
+        factor_of(w, z, amplitude, distribution) for w, z in zip(norms[: len(own)], norms[len(own) :], strict=True)
+    ]
+    return {weight.ordinal: weight.over_filters(factor) for weight, factor in zip(own, factors, strict=True)}
+
+
+def factor_of(w_norms: Tensor, z_norms: Tensor, amplitude: float, distribution: Distribution) -> Tensor:
+    """a ||w_f|| / (||z_f|| + 1e-6), float64, from the norms of weights and draws."""
     if distribution == "uniform":
-        z_norms = [norm / draws.UNIFORM_DENOMINATOR for norm in z_norms]
-    return [amplitude * w / (z + NORM_FLOOR) for w, z in zip(w_norms, z_norms, strict=True)]
+        z_norms = z_norms / draws.UNIFORM_DENOMINATOR
+    return amplitude * w_norms / (z_norms + NORM_FLOOR)
 
 
 def _used(weight: Weight) -> torch.dtype:
@@ -94,7 +127,7 @@ def filter_norms(weight: Weight, values: Tensor) -> Tensor:
 def _norms_of_all(weights: Sequence[Weight], values: Sequence[Tensor]) -> list[Tensor]:
     """:func:`filter_norms` of weights on one device."""
     rows = [weight.filters(each) for weight, each in zip(weights, values, strict=True)]
-    squares = [_sums_of_squares(each) for each in rows]
+    squares = [sums_of_squares(each) for each in rows]
     # One call for all, since it is many operations.
     roots = torch.split(exact_sqrt(torch.cat(squares)), [len(each) for each in squares])
     return [
@@ -103,10 +136,16 @@ def _norms_of_all(weights: Sequence[Weight], values: Sequence[Tensor]) -> list[T
     ]
 
 
-def _sums_of_squares(rows: Tensor) -> Tensor:
+def sums_of_squares(rows: Tensor) -> Tensor:
+    """Of each row, float64: of integers exactly, of floats by :func:`blocked_sum`."""
     if rows.dtype == torch.int32:
-        return rows.to(torch.int64).square_().sum(dim=1).to(torch.float64)
+        return integer_squares(rows).to(torch.float64)
     return blocked_sum(rows.to(torch.float64).square())
+
+
+def integer_squares(rows: Tensor) -> Tensor:
+    """Sum of squares of each row of int32, int64."""
+    return rows.to(torch.int64).square_().sum(dim=1)
 
 
 def blocked_sum(rows: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from smoothout import _checks, weights
+from smoothout import _checks, gathering, shards, weights
 from smoothout._types import OneDimensional
 from smoothout.weights import Exclude, Snapshot, Weight
 
@@ -49,7 +49,7 @@ class Scope:
         self._denoise = denoise
         self._source: nn.Module | list[tuple[str, nn.Parameter]]
         if isinstance(model_or_named_parameters, nn.Module):
-            _refuse_data_parallel(model_or_named_parameters)
+            gathering.refuse_wrappers(model_or_named_parameters)
             self._source = model_or_named_parameters
         elif isinstance(model_or_named_parameters, Iterable):
             self._source = list(model_or_named_parameters)
@@ -162,8 +162,20 @@ class Scope:
                 f"left. Do it after the block; if a generator holds the block open, exhaust or close it."
             )
 
+    def _reshard(self) -> None:
+        """Let modules that gather their weights give up what they gathered, and have their shards registered."""
+        if self._gathering:
+            gathering.reshard(self._gathering)
+
+    def _tell_autograd(self) -> None:
+        """DTensors, and what was gathered from them, have versions of their own, which no write to a shard raises."""
+        if self._sharded:
+            written = [weight.parameter for weight in self._sharded]
+            torch.autograd.graph.increment_version([*written, *gathering.gathered(self._gathering)])
+
     def _follow(self) -> None:
         """Select again if parameters were added, removed, frozen, unfrozen, moved or cast."""
+        self._reshard()
         if self._signature != self._look():
             self._select()
 
@@ -175,33 +187,52 @@ class Scope:
             children, parameters = [], [parameter for _, parameter in self._source]
         layouts = [
             (p.shape, p.stride() if p.layout == torch.strided else None, p.dtype, p.device, p.is_neg())
-            for p in self._parameters
+            for p in self._locals
         ]
-        return children, list(map(id, parameters)), [p.requires_grad for p in parameters], layouts
+        held = [id(shards.local(weight.parameter)) for weight in self._sharded]
+        return children, list(map(id, parameters)), [p.requires_grad for p in parameters], layouts, held
 
     def _select(self) -> None:
         """Find what is perturbed."""
         self._signature = ()
         self._modules = list(self._source.modules()) if isinstance(self._source, nn.Module) else []
+        self._gathering = gathering.gathering(self._modules)
+        self._reshard()
         found = weights.all_weights(self._source)
+        for weight in found:
+            self._check_kind(weight)
         quiet = weights.quiet_ids(self._source) if isinstance(self._source, nn.Module) else set()
         self._all: list[tuple[Weight, str | None]] = [
             (weight, weights.why_left_out(weight, quiet, self._exclude, self._one_dimensional)) for weight in found
         ]
         self._weights = [weight for weight, reason in self._all if reason is None]
         self._parameters = [weight.parameter for weight in self._weights]
+        self._locals = [weight.local for weight in self._weights]  # what is written to
+        self._sharded = [weight for weight in self._weights if weight.part is not None]
         self._names = [weight.name for weight in self._weights]
         self._ids = {id(parameter) for parameter in self._parameters}
-        self._copied: list[nn.Parameter] = self._parameters
+        self._copied: list[Tensor] = self._locals
         self._versions_left = None
         self._selected()
         self._signature = self._look()  # last: an interrupt before it leaves all to be selected again
+
+    def _check_kind(self, weight: Weight) -> None:
+        gathering.refuse_parameter(weight.name, weight.parameter)
+        if not isinstance(self._source, nn.Module) and shards.is_shard(weight.parameter):
+            raise TypeError(
+                f"parameter {weight.name!r} is a DTensor in pairs (name, parameter); expected plain ones there. Pass "
+                f"the model itself: modules of fully_shard must gather anew whenever their shards change."
+            )
 
     def _selected(self) -> None:
         """Prepare what depends on the selection."""
 
     def _versions(self) -> list[int]:
-        return [parameter._version for parameter in self._parameters]
+        if not self._sharded:
+            return [values._version for values in self._locals]
+        # A write to a DTensor whose part here is empty raises that one's version alone.
+        pairs = zip(self._locals, self._parameters, strict=True)
+        return [values._version + (p._version if values is not p else 0) for values, p in pairs]
 
     def _warn_of_forgotten_step(self) -> None:
         """Weights that changed since the last block mean that an optimizer stepped without ``step()``."""
@@ -337,19 +368,20 @@ class Block:
                 self._held = True
             self._moved = True
             smoother._displace(stream, draw, self._sign)
-            self._forget_casts()
+            self._announce()
         self._versions_inside = smoother._versions()
 
     def _advance(self, stream: int, draw: int) -> None:
         """Go on to another draw: in the place of the present one, or, where that cannot be, as another block would."""
         smoother = self._smoother
+        smoother._reshard()
         noisy = smoother._noisy() and not smoother._clean(stream)
         if self._held and noisy and smoother._in_place():
             self._refuse_written(True)
             smoother._last_stream = stream
             smoother._blocks += 1
             smoother._displace_anew(stream, draw, self._sign)
-            self._forget_casts()
+            self._announce()
             self._versions_inside = smoother._versions()
             return
         if self._held:
@@ -372,6 +404,7 @@ class Block:
             raise RuntimeError(f"the perturbed() block opened at {self.place} is not open; leave a block once.")
         problem, same = None, False
         try:
+            smoother._reshard()
             if self._held:
                 same = smoother._look() == smoother._signature
                 problem = self._written(same) if kind is None else None
@@ -421,7 +454,12 @@ class Block:
         if self._held:
             self._smoother._put_back(same)
         if self._moved:
-            self._forget_casts()
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tell all that keep something of the weights that these have changed."""
+        self._forget_casts()
+        self._smoother._tell_autograd()
 
     @staticmethod
     def _forget_casts() -> None:
@@ -453,12 +491,4 @@ class Block:
         raise RuntimeError(
             f"{type(optimizer).__name__}.step() inside the perturbed() block opened at {self.place}: it would "
             f"step from the noisy weights, and the restore would undo it. Call it after the block."
-        )
-
-
-def _refuse_data_parallel(model: nn.Module) -> None:
-    if any(isinstance(module, nn.DataParallel) for module in model.modules()):
-        raise TypeError(
-            "the model is in nn.DataParallel, whose replicas are copied anew in each forward; expected a plain "
-            "model. Use DistributedDataParallel, one process per device."
         )

@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from smoothout import _checks, schedules
+from smoothout import _checks, schedules, shards, split_filters
 from smoothout._types import Distribution, OneDimensional, Scale, Schedule, ScheduleName, Sync
 from smoothout.auto import AutoStrength, Controller
 from smoothout.kernels.choose import fuse
@@ -69,12 +69,16 @@ class SmoothOut(Scope):
         sync: What several processes of torch.distributed see, each with ghost batches of its own. "independent":
             ghost batch k of all processes together has stream k; process r of P counts its own ones as streams r,
             r + P, r + 2 P, ..., so that the noise does not depend on P. "shared": each counts from 0, so all have the
-            same noise at a time, as ``denoise=False`` needs, or their weights would drift apart.
-        process_group: Of those processes; None for all.
+            same noise at a time, as ``denoise=False`` needs, or their weights would drift apart. Processes that hold
+            parts of the same weights (``fully_shard``, tensor parallel: DTensor) always have the same noise at a time,
+            that of the whole weight to the bit, and count from 0 together.
+        process_group: Of those processes; None for all. Where weights are sharded over some of all processes, those
+            that have copies of them, such as ``mesh["dp"].get_group()``.
 
     Raises:
         ValueError, TypeError: For values out of range, a schedule without its ``total_steps``, a model in
-            DataParallel, or a parameter that cannot be perturbed.
+            DataParallel, FullyShardedDataParallel or DeepSpeed's engine, a parameter that cannot be perturbed, or
+            processes that would draw other noise for parts of the same weight.
 
     Example:
         >>> import torch
@@ -186,9 +190,13 @@ class SmoothOut(Scope):
         ``optimizer.step()`` and :meth:`step` belong after the block, ``loss.backward()`` inside it: a
         backward pass after the block raises, since the weights that autograd saved have changed. (Within
         activation checkpointing nothing is saved and a late backward goes unnoticed: it recomputes the forward
-        pass with the weights as they are then.)
+        pass with the weights as they are then.) Modules of ``fully_shard`` give up what they have gathered where a
+        block begins, at each new draw and where it ends, so that the next forward gathers what the shards hold then.
+        All processes that share weights enter the same blocks: with filters that are split they talk in each draw.
         """
-        if not self._denoise and self._sync != "shared" and self._ranks.size > 1:
+        if not self._denoise and self._open is None:
+            self._follow()  # the weights may have been sharded since
+        if not self._denoise and self._counted()[1] > 1:
             raise ValueError(
                 f"denoise is False and sync {self._sync!r} in {self._ranks.size} processes: each would keep noise of "
                 f"its own, and their weights would drift apart. Give sync='shared', or leave denoise out."
@@ -210,7 +218,7 @@ class SmoothOut(Scope):
         return ranks_of() if self._given_ranks is None else self._given_ranks
 
     def _counted(self) -> tuple[int, int]:
-        if self._sync == "shared":
+        if self._sync == "shared" or self._together:
             return 0, 1
         ranks = self._ranks
         return ranks.rank, ranks.size
@@ -252,27 +260,42 @@ class SmoothOut(Scope):
         first, step = self._counted()
         key = NoiseKey(self.seed, self._updates, first + step * self._streams)
         amplitude = self.amplitude
-        squares: dict[int, tuple[float, float]] = {}
-        for group in self._groups:
-            thetas = offsets(group, key, amplitude, self._scale, self._distribution)
-            for weight, theta in zip(group, thetas, strict=True):
-                clean = weight.parameter.detach()
-                moved = (clean.to(theta.dtype) + theta).to(clean.dtype).double() - clean.double()
-                squares[weight.ordinal] = (
-                    float(moved.square().sum()),
-                    float(clean.double().square().sum()),
-                )
+        squares = self._squares(key, amplitude)
         tensors = tuple(
             TensorNoise(
                 name=weight.name,
                 shape=tuple(weight.parameter.shape),
-                filters=weight.filters(weight.parameter).shape[0],
+                filters=weight.filter_count,
                 left_out=reason,
                 relative_noise=_ratio([squares[weight.ordinal]]) if reason is None else 0.0,
             )
             for weight, reason in self._all
         )
         return NoiseSummary(tensors, _ratio(list(squares.values())), amplitude)
+
+    def _squares(self, key: NoiseKey, amplitude: float) -> dict[int, tuple[float, float]]:
+        """Of each weight, by ordinal, the squared length of the noise, as it is realised, and of the weight."""
+        weights: list[Weight] = []
+        found: list[Tensor] = []
+        for group, thetas in self._offsets(self._groups, key, amplitude):
+            for weight, theta in zip(group, thetas, strict=True):
+                clean = weight.local.detach()
+                moved = (clean.to(theta.dtype) + theta).to(clean.dtype).double() - clean.double()
+                weights.append(weight)
+                found.append(torch.stack([moved.square().sum(), clean.double().square().sum()]))
+        summed = shards.add_up(found, [shards.lines(weight.parameter) for weight in weights])
+        pairs = [each.tolist() for each in summed]
+        return {weight.ordinal: (moved, clean) for weight, (moved, clean) in zip(weights, pairs, strict=True)}
+
+    def _offsets(
+        self, groups: list[list[Weight]], key: NoiseKey, amplitude: float
+    ) -> Iterator[tuple[list[Weight], list[Tensor]]]:
+        """The offsets of each group in turn."""
+        split: dict[int, Tensor] = {}
+        if self._scale == "filter" and self._sharded:
+            split = split_filters.factors(groups, key, amplitude, self._distribution)
+        for group in groups:
+            yield group, offsets(group, key, amplitude, self._scale, self._distribution, split)
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on with the same noise, bit for bit; plain numbers and strings."""
@@ -344,20 +367,49 @@ class SmoothOut(Scope):
     # -- inside --------------------------------------------------------------------------------------------
 
     def _selected(self) -> None:
+        self._together = self._share_weights()
         self._groups = _grouped(self._weights)
         self._fused: list[Fused] = []
         slow = self._weights
         if self._denoise:
             self._fused, slow = fuse(self._weights, self._scale, self._distribution)
         self._slow = _grouped(slow)
-        self._copied = [weight.parameter for weight in slow]
+        self._copied = [weight.local for weight in slow]
+
+    def _share_weights(self) -> bool:
+        """Whether all processes hold parts of the same weights, and so must draw the same noise at a time.
+
+        Raises:
+            ValueError: If processes that do would count other streams than each other.
+        """
+        if not self._sharded or self._sync == "shared":
+            return False
+        if self._given_ranks is None:
+            largest = max(shards.mesh_size(weight.parameter) for weight in self._sharded)
+            everyone = ranks_of().size
+            if largest < everyone:
+                raise ValueError(
+                    f"weights are sharded over {largest} of {everyone} processes, and process_group is None; "
+                    f"expected the processes that have other ghost batches, and a copy of the weights each. "
+                    f'Give process_group=mesh["dp"].get_group(), with the name of that dimension of your mesh.'
+                )
+            return True
+        for weight in self._sharded:
+            others = shards.holders(weight.parameter).intersection(self._given_ranks.members())
+            if len(others) > 1:
+                raise ValueError(
+                    f"processes {sorted(others)} of process_group hold parts of the same {weight.name!r} and would "
+                    f"draw other noise than each other; expected processes that each have a copy. Leave process_group "
+                    f"out, or give that of another dimension of the mesh."
+                )
+        return False
 
     def _follow(self) -> None:
         super()._follow()
         moved = [kernel for kernel in self._fused if kernel.shifted()]  # all else is in what _look() sees
         if not moved:
             return
-        if all(kernel.fits() for kernel in moved) and apart(self._parameters):
+        if all(kernel.fits() for kernel in moved) and apart(self._locals):
             for kernel in moved:
                 kernel.relocate()
         else:
@@ -378,7 +430,7 @@ class SmoothOut(Scope):
         return self.amplitude > 0
 
     def _adapt(self) -> None:
-        alone = self._ranks.size == 1  # else the noise may be another process's
+        alone = self._together or self._ranks.size == 1  # else the noise may be another process's
         if alone and self._clean_share and self._noisy() and self._blocks and not self._displaced:
             self._displaced = True  # said once
             warnings.warn(
@@ -390,10 +442,18 @@ class SmoothOut(Scope):
         if self._controller is None:
             return
         if self._noisy():
-            self._controller.gather(self._ranks, self._parameters[0].device if self._parameters else None)
+            self._controller.gather(*self._observers())
             self._strength = self._controller.update(self._strength)
         else:  # before start_step there is nothing to learn from
             self._controller.forget()
+
+    def _observers(self) -> tuple[list[Ranks], torch.device | None]:
+        """The processes that find one strength, and the device on which they talk."""
+        if not self._sharded:
+            return [self._ranks], self._parameters[0].device if self._parameters else None
+        lines = shards.mesh_lines([weight.parameter for weight in self._sharded])
+        where = torch.device(lines[0].device)
+        return [self._ranks, *(ranks_of(line.group) for line in lines if not self._together)], where
 
     def _displace(self, stream: int, draw: int, sign: int) -> None:
         self._displaced = True
@@ -407,9 +467,8 @@ class SmoothOut(Scope):
 
     @torch.no_grad()
     def _add_slowly(self, key: NoiseKey, amplitude: float) -> None:
-        for group in self._slow:
-            thetas = offsets(group, key, amplitude, self._scale, self._distribution)
-            torch._foreach_add_([weight.parameter for weight in group], thetas)
+        for group, thetas in self._offsets(self._slow, key, amplitude):
+            torch._foreach_add_([weight.local for weight in group], thetas)
 
     def _in_place(self) -> bool:
         # Kernels write to addresses, whose memory they keep alive; torch's copies look for themselves.
@@ -440,7 +499,9 @@ class SmoothOut(Scope):
         spread = 1 / math.sqrt(3) if self._distribution == "uniform" else 1.0
         if self._scale == "weight":
             return relative_noise / spread
-        squares = sum(float(parameter.detach().double().square().sum()) for parameter in self._parameters)
+        own = [values.detach().double().square().sum() for values in self._locals]
+        over = [shards.lines(parameter) for parameter in self._parameters]
+        squares = sum(float(each) for each in shards.add_up(own, over))
         count = sum(parameter.numel() for parameter in self._parameters)
         if squares == 0:
             raise ValueError(
@@ -509,8 +570,8 @@ def _grouped(selected: list[Weight]) -> list[list[Weight]]:
     groups: list[list[Weight]] = []
     elements = 0
     for weight in selected:
-        size = weight.parameter.numel()
-        same_device = bool(groups) and groups[-1][0].parameter.device == weight.parameter.device
+        size = weight.local.numel()
+        same_device = bool(groups) and groups[-1][0].local.device == weight.local.device
         if not same_device or elements + size > GROUP_ELEMENTS:
             groups.append([])
             elements = 0

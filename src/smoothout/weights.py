@@ -1,6 +1,8 @@
 """Which weights are perturbed, what their filters are, and how they come back bit for bit."""
 
 import contextlib
+import functools
+import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from smoothout import shards
 from smoothout._types import OneDimensional
+from smoothout.shards import Line, Part
 
 
 class Exclude(Protocol):
@@ -47,6 +51,36 @@ class Weight:
     parameter: nn.Parameter
     module: nn.Module | None
 
+    @functools.cached_property
+    def local(self) -> Tensor:
+        """The values that this process holds: the parameter itself, or, of a DTensor, a plain tensor."""
+        return shards.local(self.parameter)
+
+    @functools.cached_property
+    def part(self) -> Part | None:
+        """Which elements these are; None where they are all."""
+        return shards.part_of(self.name, self.parameter)
+
+    @functools.cached_property
+    def split(self) -> tuple[Line, ...]:
+        """The processes over which filters are split; none where each filter lies whole in one process."""
+        if self.parameter.dim() < 2 or self.part is None:
+            return ()
+        if self._groups is None:
+            return shards.lines(self.parameter, range(1, self.parameter.dim()))
+        # Inputs of one group make a filter.
+        inputs = shards.chunk(self.parameter, 0)
+        whole = inputs > 0 and inputs % (self.parameter.shape[0] // self._groups) == 0
+        return shards.lines(self.parameter, [0] * (not whole) + list(range(2, self.parameter.dim())))
+
+    @property
+    def filter_count(self) -> int:
+        """F of the full weight."""
+        shape = self.parameter.shape
+        if len(shape) < 2:
+            return math.prod(shape)
+        return shape[0] if self._groups is None else self._groups * shape[1]
+
     @property
     def transposed(self) -> bool:
         """Whether it is a transposed convolution's weight, whose filters do not lie along dimension 0."""
@@ -57,8 +91,14 @@ class Weight:
         """Groups of a transposed convolution's weight, None for every other weight."""
         return self.module.groups if isinstance(self.module, _ConvTransposeNd) and self.transposed else None
 
+    @property
+    def _groups_here(self) -> int:
+        """Groups of which this process holds inputs, where no filter is split."""
+        groups = self._groups or 1
+        return groups if self.part is None else self.local.shape[0] // (self.parameter.shape[0] // groups)
+
     def filters(self, values: Tensor) -> Tensor:
-        """Values of the weight's shape as rows, (F, d): all elements that make one output channel.
+        """Values of the local shape as rows, (F, d): all elements that make one output channel.
 
         Two or more dimensions: the slices along dimension 0, that is an output channel of a convolution,
         a row of a Linear, a vector of an Embedding. Transposed convolutions, stored as
@@ -68,19 +108,21 @@ class Weight:
             return values.reshape(-1, 1)
         if self._groups is not None:
             inputs = values.shape[0]
-            grouped = values.reshape(self._groups, inputs // self._groups, *values.shape[1:])
+            groups = self._groups_here
+            grouped = values.reshape(groups, inputs // max(1, groups), *values.shape[1:])
             return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
         return values.flatten(1)
 
     def over_filters(self, per_filter: Tensor) -> Tensor:
-        """One value per filter, (F,), in a shape that multiplies values of the weight's shape."""
-        shape = self.parameter.shape
+        """One value per filter, (F,), in a shape that multiplies values of the local shape."""
+        shape = self.local.shape
         if len(shape) < 2:
             return per_filter.reshape(shape)
         ones = (1,) * (len(shape) - 2)
         if self._groups is not None:
-            by_group = per_filter.reshape(self._groups, 1, shape[1])
-            return by_group.expand(-1, shape[0] // self._groups, -1).reshape(*shape[:2], *ones)
+            groups = self._groups_here
+            by_group = per_filter.reshape(groups, 1, shape[1])
+            return by_group.expand(-1, shape[0] // max(1, groups), -1).reshape(*shape[:2], *ones)
         return per_filter.reshape(-1, 1, *ones)
 
 
@@ -164,9 +206,10 @@ def why_left_out(weight: Weight, quiet: set[int], exclude: Exclude, one_dimensio
             f"parameter {weight.name!r} has no values yet ({type(parameter).__name__} on {parameter.device}); "
             f"expected an initialised one. Run one batch through the model first."
         )
-    if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
+    values = weight.local if weight.part is not None else parameter.data
+    if not parameter.is_floating_point() or type(values) is not Tensor:
         raise TypeError(
-            f"parameter {weight.name!r} is a {type(parameter.data).__name__} of {parameter.dtype}; expected a "
+            f"parameter {weight.name!r} is a {type(values).__name__} of {parameter.dtype}; expected a "
             f"plain real tensor. Leave it out with exclude=."
         )
     return None

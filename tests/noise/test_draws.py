@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from smoothout.noise.draws import NoiseKey, normal, uniform_integers
+from smoothout.noise.draws import NoiseKey, normal, normal_of, uniform_integers, uniform_integers_of
 
 CPU = torch.device("cpu")
 KEY = NoiseKey(seed=7, step=3, stream=1)
@@ -45,6 +45,17 @@ def test_equals_the_reference_element_by_element(seed, step, stream, draw, ordin
 def test_any_element_can_be_drawn_alone(first):
     [drawn] = uniform_integers(KEY, [5], [16], CPU, first=first)
     assert drawn.tolist() == [references.uniform_integer(7, 3, 1, 0, 5, first + i) for i in range(16)]
+
+
+def test_blocks_in_any_order():
+    numbers = [torch.tensor([3, 0, 2**40]), torch.tensor([], dtype=torch.int64), torch.tensor([5])]
+    for draw, reference, size in (
+        (uniform_integers_of, references.uniform_integer, 8),
+        (normal_of, references.normal, 4),
+    ):
+        for ordinal, blocks, drawn in zip((5, 6, 7), numbers, draw(KEY, [5, 6, 7], numbers), strict=True):
+            indices = [size * int(block) + place for block in blocks for place in range(size)]
+            assert drawn.tolist() == [reference(7, 3, 1, 0, ordinal, index) for index in indices]
 
 
 def test_an_offset_within_a_block_is_refused():

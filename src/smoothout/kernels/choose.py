@@ -14,11 +14,11 @@ _log = logging.getLogger("smoothout")
 
 def fuse(weights: Sequence[Weight], scale: Scale, distribution: Distribution) -> tuple[list[Fused], list[Weight]]:
     """Kernels that perturb some of the weights, and the weights that are left to the reference in plain torch."""
-    if not apart([weight.parameter for weight in weights]):
+    if not apart([weight.local for weight in weights]):
         return [], list(weights)
     made: list[Fused] = []
     here = [weight for weight in weights if on_cpu.fits(weight, scale)]
-    if here and numba_works(scale, distribution, any(positions(weight.parameter) for weight in here)):
+    if here and numba_works(scale, distribution, any(positions(weight.local) for weight in here)):
         made.append(on_cpu.FusedOnCPU(here, scale, distribution))
     kinds = {weight.ordinal: on_gpu.kind(weight, scale) for weight in weights}
     for kind in dict.fromkeys(kinds.values()):

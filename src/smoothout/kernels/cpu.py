@@ -37,6 +37,7 @@ FIELDS = (
     "weights",  # address of (T,) int64, the addresses of float32 arrays
     "copies",  # the same
     "ordinals",  # address of (T,) int64
+    "firsts",  # the same: indices, in the full weights, of the arrays' first elements
     "key0",
     "key1",
     "amplitude",  # address of a float64
@@ -47,8 +48,8 @@ FIELDS = (
     "taken",  # address of a byte, set when the last unit is done
 )
 (
-    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _KEY0, _KEY1, _AMPLITUDE,
-    _TASK, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
+    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _FIRSTS, _KEY0, _KEY1,
+    _AMPLITUDE, _TASK, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
 ) = range(len(FIELDS))  # fmt: skip
 
 #: Copy the weights and add noise; add noise to what the copies hold; copy them back.
@@ -386,9 +387,10 @@ def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
         _wide()
         tensor, d, positions = unit[0], unit[3], unit[4]
         count = end - first
-        block = first // per_block
-        blocks = (end + per_block - 1) // per_block - block
-        skipped = first - per_block * block
+        place = first + _numbers(job[_FIRSTS])[tensor]
+        block = place // per_block
+        blocks = (place + count + per_block - 1) // per_block - block
+        skipped = place - per_block * block
         # Memory of its own for each: in place of others no vectors would be made.
         words = scratch + 8 * LANES
         z = words + 4 * _WORDS_PER_BLOCK * blocks

@@ -22,7 +22,7 @@ class Fused(abc.ABC):
 
     def __init__(self, weights: Sequence[Weight], scale: Scale) -> None:
         self.weights = list(weights)
-        self._parameters = [weight.parameter for weight in weights]
+        self._parameters: list[Tensor] = [weight.local for weight in weights]
         with torch.inference_mode(False):  # or later training could not write to them
             self._copies = [torch.empty_like(p, requires_grad=False) for p in self._parameters]
         self._held = False  # whether the copies are of anything yet
@@ -87,14 +87,19 @@ class Fused(abc.ABC):
 
 
 def plain(weight: Weight, scale: Scale) -> bool:
-    """Whether values lie in memory as kernels expect: row-major or channels_last, each where its address says."""
-    p = weight.parameter
+    """Whether values lie in memory as kernels expect: row-major or channels_last, each where its address says.
+
+    What is held of a sharded weight must be a run of consecutive elements, with whole filters if they scale the noise.
+    """
+    p = weight.local
+    if weight.part is not None and (weight.part.first is None or not p.is_contiguous()):
+        return False
     return (
         p.layout == torch.strided
         and (p.is_contiguous() or positions(p) > 0)
         and not p.is_neg()
         and not p.is_inference()
-        and not (scale == "filter" and weight.transposed)
+        and not (scale == "filter" and (weight.transposed or weight.split))
     )
 
 

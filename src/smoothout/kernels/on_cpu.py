@@ -34,6 +34,7 @@ class FusedOnCPU(Fused):
         self._addresses = torch.tensor(self._places, dtype=torch.int64)
         self._copied_to = torch.tensor([copy.data_ptr() for copy in self._copies], dtype=torch.int64)
         self._ordinals = torch.tensor([weight.ordinal for weight in weights], dtype=torch.int64)
+        self._firsts = torch.tensor([_first(weight) for weight in weights], dtype=torch.int64)
         self._amplitude, self._taken = ctypes.c_double(), ctypes.c_bool()
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._kernel = kernel(scale, distribution, any(map(positions, self._parameters)))
@@ -43,6 +44,7 @@ class FusedOnCPU(Fused):
             weights=self._addresses.data_ptr(),
             copies=self._copied_to.data_ptr(),
             ordinals=self._ordinals.data_ptr(),
+            firsts=self._firsts.data_ptr(),
             amplitude=ctypes.addressof(self._amplitude),
             scratch_bytes=self._kernel.scratch_bytes(max((end - first for _, first, end, *_ in table), default=0)),
             streamed=sum(4 * self._elements > bound for bound in (STREAMED, BOTH_STREAMED)),
@@ -107,8 +109,13 @@ class FusedOnCPU(Fused):
 
 def fits(weight: Weight, scale: Scale) -> bool:
     """Whether the kernel can perturb a weight."""
-    p = weight.parameter
+    p = weight.local
     return p.dtype == torch.float32 and p.device.type == "cpu" and plain(weight, scale)
+
+
+def _first(weight: Weight) -> int:
+    """Index in the full weight of the first element that is held."""
+    return 0 if weight.part is None else weight.part.first or 0
 
 
 _forked = False

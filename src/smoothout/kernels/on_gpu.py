@@ -101,8 +101,8 @@ class FusedOnGPU(Fused):
 
 def kind(weight: Weight, scale: Scale) -> Kind | None:
     """What weights of one launch have in common; None for a weight that no kernel takes."""
-    p = weight.parameter
-    if p.device.type != "cuda" or p.dtype not in DTYPES or not plain(weight, scale):
+    p = weight.local
+    if weight.part is not None or p.device.type != "cuda" or p.dtype not in DTYPES or not plain(weight, scale):
         return None
     return p.device, p.dtype, positions(p) > 0
 

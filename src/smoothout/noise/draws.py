@@ -17,11 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smoothout._types import Distribution
 from smoothout.noise.elementary import exact_sqrt, log, sin_cos_turns
 from smoothout.noise.philox import MASK32, fold, philox4x32
 
 UNIFORM_PER_BLOCK = 8
 NORMAL_PER_BLOCK = 4
+#: Draws that one counter gives.
+PER_BLOCK: dict[Distribution, int] = {"uniform": UNIFORM_PER_BLOCK, "normal": NORMAL_PER_BLOCK}
 #: A uniform draw is an odd integer k divided by this, |k| < 65536.
 UNIFORM_DENOMINATOR = 65536
 _UNIFORM, _NORMAL = 0, 1  # last counter word: the distributions never share bits
@@ -59,10 +62,8 @@ def uniform_integers(
     Returns:
         One int32 tensor of shape (size,) per tensor, by row-major element index.
     """
-    words = _words(key, ordinals, sizes, UNIFORM_PER_BLOCK, first, _UNIFORM, device)
-    # Four 32-bit words are eight signed 16-bit integers s, low half first; k = 2 s + 1.
-    halves = torch.stack(words, dim=1).to(torch.int32).view(torch.int16)
-    return _per_tensor(halves.flatten().to(torch.int32).mul_(2).add_(1), sizes, UNIFORM_PER_BLOCK)
+    blocks = _blocks(sizes, UNIFORM_PER_BLOCK, first, device)
+    return _cut(uniform_integers_of(key, ordinals, blocks), sizes)
 
 
 def normal(
@@ -80,38 +81,55 @@ def normal(
     Returns:
         One float32 tensor of shape (size,) per tensor.
     """
-    words = _words(key, ordinals, sizes, NORMAL_PER_BLOCK, first, _NORMAL, device)
+    return _cut(normal_of(key, ordinals, _blocks(sizes, NORMAL_PER_BLOCK, first, device)), sizes)
+
+
+def uniform_integers_of(key: NoiseKey, ordinals: Sequence[int], blocks: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`uniform_integers` of some blocks alone, in any order; block b holds the elements 8 b to 8 b + 7.
+
+    Args:
+        key, ordinals: As for :func:`uniform_integers`.
+        blocks: Numbers of each tensor's blocks, int64.
+
+    Returns:
+        One int32 tensor of shape (8 B,) per tensor.
+    """
+    words = _words(key, ordinals, blocks, _UNIFORM)
+    # Four 32-bit words are eight signed 16-bit integers s, low half first; k = 2 s + 1.
+    halves = torch.stack(words, dim=1).to(torch.int32).view(torch.int16)
+    drawn = halves.flatten().to(torch.int32).mul_(2).add_(1)
+    return list(torch.split(drawn, [UNIFORM_PER_BLOCK * len(each) for each in blocks]))
+
+
+def normal_of(key: NoiseKey, ordinals: Sequence[int], blocks: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`normal` of some blocks alone; block b holds the elements 4 b to 4 b + 3."""
+    words = _words(key, ordinals, blocks, _NORMAL)
     first_of_pair, second_of_pair = (torch.stack(pair, dim=1) for pair in (words[::2], words[1::2]))
     u = (first_of_pair.to(torch.float32) + 0.5) * 2**-32
     radius = exact_sqrt((-2 * log(u)).to(torch.float64)).to(torch.float32)  # so it is rounded correctly
     sine, cosine = sin_cos_turns(second_of_pair)
-    z = torch.stack((radius * cosine, radius * sine), dim=2)
-    return _per_tensor(z.flatten(), sizes, NORMAL_PER_BLOCK)
+    z = torch.stack((radius * cosine, radius * sine), dim=2).flatten()
+    return list(torch.split(z, [NORMAL_PER_BLOCK * len(each) for each in blocks]))
 
 
-def _words(
-    key: NoiseKey,
-    ordinals: Sequence[int],
-    sizes: Sequence[int],
-    per_block: int,
-    first: int,
-    distribution: int,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox of (block low, block high, ordinal, distribution) for all blocks of all tensors in one go."""
+def _blocks(sizes: Sequence[int], per_block: int, first: int, device: torch.device) -> list[Tensor]:
+    """Numbers of the blocks that hold so many elements, from the first one."""
     if first % per_block:
         raise ValueError(f"first is {first}; expected a multiple of {per_block}, the draws of one block.")
     start = first // per_block
-    counts = [-(-size // per_block) for size in sizes]
-    block = torch.cat([torch.arange(start, start + count, device=device) for count in counts])
-    ordinal = torch.cat(
-        [torch.full((count,), number, device=device) for count, number in zip(counts, ordinals, strict=True)]
-    )
+    return [torch.arange(start, start - (-size // per_block), device=device) for size in sizes]
+
+
+def _words(
+    key: NoiseKey, ordinals: Sequence[int], blocks: Sequence[Tensor], distribution: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox of (block low, block high, ordinal, distribution) for all blocks of all tensors in one go."""
+    block = torch.cat(list(blocks))
+    ordinal = torch.cat([each.new_full((len(each),), number) for each, number in zip(blocks, ordinals, strict=True)])
     tag = block.new_full((1,), distribution)
     return philox4x32((block & MASK32, block >> 32, ordinal, tag), key.words())
 
 
-def _per_tensor(flat: Tensor, sizes: Sequence[int], per_block: int) -> list[Tensor]:
-    """Cut the draws of all blocks into tensors, dropping what a last block has too many."""
-    padded = [-(-size // per_block) * per_block for size in sizes]
-    return [piece[:size] for piece, size in zip(torch.split(flat, padded), sizes, strict=True)]
+def _cut(drawn: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """Drop what a last block has too many."""
+    return [each[:size] for each, size in zip(drawn, sizes, strict=True)]
