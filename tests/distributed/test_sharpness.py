@@ -21,8 +21,6 @@ BYTES = 9 * (5 * 8 + 8)  # of the largest batch
 # Measures magnify it, as differences of losses and orthogonalisation do.
 GRADIENT = {torch.float64: 1e-12, torch.float32: 1e-5}
 MEASURE = {torch.float64: 1e-9, torch.float32: 2e-3}
-EXACT = ("noise",)  # made of values alone
-
 CALLS = {
     "noise": {"strength": 0.1, "pairs": 3, "max_pairs": 6},
     "box": {"iterations": 4},
@@ -55,6 +53,11 @@ def numbers(record):
     found = asdict(record)
     del found["seconds"], found["center"]["versions"]
     return found
+
+
+def exact(found):
+    """What is made of values alone, to the last bit; nan is nan."""
+    return repr({**found, "center": {**found["center"], "max_gradient": 0}})
 
 
 def measure_all(group, names, dtype, alone):
@@ -94,11 +97,11 @@ def test_every_measure(processes, size):
     expected = measure_all(None, CALLS, torch.float64, True)
     everyone = processes(measure_all, CALLS, torch.float64, False, size=size)
     for found in everyone:
-        assert found["noise"] == expected["noise"]
+        assert exact(found["noise"]) == exact(expected["noise"])
         assert repr(found) == repr(everyone[0])  # to the last bit; nan is nan
         for name in CALLS:
             compare(found[name], expected[name], MEASURE[torch.float64])
-            assert found[name]["center"] | {"max_gradient": 0} == expected[name]["center"] | {"max_gradient": 0}
+            assert found[name]["center"]["loss"] == expected[name]["center"]["loss"]
         for name in ("ball", "ascent", "adaptive"):  # of batches of their own, each in one process
             assert found[name]["per_batch"] == expected[name]["per_batch"]
 
@@ -107,7 +110,7 @@ def test_float32(processes):
     names = [name for name in CALLS if name != "spectrum"]
     expected = measure_all(None, names, torch.float32, True)
     for found in processes(measure_all, names, torch.float32, False, size=3):
-        assert found["noise"] == expected["noise"]
+        assert exact(found["noise"]) == exact(expected["noise"])
         for name in ("ball", "adaptive", "box"):
             assert found[name]["value"] == pytest.approx(expected[name]["value"], rel=MEASURE[torch.float32])
         assert found["hessian"]["value"] == pytest.approx(expected["hessian"]["value"], rel=MEASURE[torch.float32])
@@ -194,13 +197,15 @@ def test_what_is_not_finite_is_told_by_all(processes):
 
 def no_classes(group):
     data = [(inputs, inputs[:, :3]) for inputs, _ in batches()]
-    return numbers(sharpness.noise(network(), data, nn.MSELoss(), strength=0.1, pairs=2, max_pairs=2, process_group=group))
+    return numbers(
+        sharpness.noise(network(), data, nn.MSELoss(), strength=0.1, pairs=2, max_pairs=2, process_group=group)
+    )
 
 
 def test_no_errors_are_counted_without_classes(processes):
     expected = no_classes(None)
     assert math.isnan(expected["error1_rise"])
-    assert [repr(found) for found in processes(no_classes, size=4)] == [repr(expected)] * 4
+    assert [exact(found) for found in processes(no_classes, size=4)] == [exact(expected)] * 4
 
 
 def by_differences(group):
@@ -226,7 +231,9 @@ def scanned(group):
 
 
 def test_scan(processes):
-    assert processes(scanned, size=2) == [scanned(None)] * 2
+    expected = [exact(each) for each in scanned(None)]
+    for found in processes(scanned, size=2):
+        assert [exact(each) for each in found] == expected
 
 
 # -- what differs, and what fails -------------------------------------------------------------------------------------
@@ -287,4 +294,4 @@ def on_the_first_alone(group):
 
 def test_a_measure_without_a_group_is_of_its_process_alone(processes):
     first, *_ = processes(on_the_first_alone, size=3)
-    assert first == numbers(sharpness.ball(network(), batches()))
+    assert repr(first) == repr(numbers(sharpness.ball(network(), batches())))

@@ -89,6 +89,7 @@ def noise(
         distribution=distribution,
         exclude=exclude,
         one_dimensional=one_dimensional,
+        sync="shared",  # the same noise in whichever process measures
         seed=seed,
     )
     summary = smoother.summary()
