@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import smoothout
 from smoothout.losses import Loss, per_sample
-from smoothout.ranks import ALONE, Ranks, digest, ranks_of
+from smoothout.ranks import Ranks, digest, sharing
 from smoothout.results.sharpness import Center
 from smoothout.risk import Total, device_of, risks
 from smoothout.samples import Batches, Samples
@@ -82,7 +82,7 @@ class Objective:
         self._losses = per_sample(loss)
         self.weights = _chosen(model, parameters)
         self.parameters: list[Tensor] = [weight.parameter for weight in self.weights]
-        self.ranks = ALONE if process_group is None else ranks_of(process_group)
+        self.ranks = sharing(process_group)
         self.passes = 0
         self.products: Products = "double backward"
         self._stack = contextlib.ExitStack()
@@ -98,10 +98,8 @@ class Objective:
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(kept(self.model))
-            with self.ranks.together(device):
-                refuse_batch_statistics(self.model)
-                samples = self._data if isinstance(self._data, Samples) else Samples(self._data, device)
-            self.samples = spread(samples, self.model, self.ranks)
+            refuse_batch_statistics(self.model)
+            self.samples = spread(self._data, self.model, self.ranks)
             self._home.take(self.parameters)
             self._measure_center()
             self._stack = stack.pop_all()
@@ -268,20 +266,22 @@ class Objective:
         )
 
 
-def spread(samples: Samples, model: nn.Module, ranks: Ranks) -> Samples:
-    """The samples, for processes that share the passes over them.
+def spread(data: Batches | Samples, model: nn.Module, ranks: Ranks) -> Samples:
+    """The samples on the model's device, for processes that share the passes over them.
 
     Raises:
         ValueError: In all processes, if they have different samples or models.
     """
-    found = samples.spread(ranks)
+    device = device_of(model)
+    with ranks.together(device):
+        samples = data if isinstance(data, Samples) else Samples(data, device)
     if ranks.size > 1:
         ranks.same(
             "the model",
             f"one with digest {digest(model.state_dict().values())}",
             "Load the same weights in every process, or broadcast those of process 0.",
         )
-    return found
+    return samples.spread(ranks)
 
 
 def versions() -> dict[str, str]:

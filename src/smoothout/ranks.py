@@ -136,6 +136,11 @@ def digest(tensors: Iterable[Any]) -> str:
     return found.hexdigest()[:16]
 
 
+def sharing(group: Any) -> Ranks:
+    """Of the process group that was given to share some work; :data:`ALONE` if none was."""
+    return ALONE if group is None else ranks_of(group)
+
+
 def ranks_of(group: Any = None) -> Ranks:
     """Of a process group, by default of all processes; :data:`ALONE` if torch.distributed is not in use.
 

@@ -15,10 +15,9 @@ from smoothout.landscape.axes import Axes, BatchNormPolicy, Coordinates, Point
 from smoothout.landscape.points import measure_points
 from smoothout.losses import Loss
 from smoothout.objective import spread, versions
-from smoothout.ranks import ALONE, ranks_of
+from smoothout.ranks import sharing
 from smoothout.results.landscape import Landscape, Mark
 from smoothout.results.runs import Risk
-from smoothout.risk import device_of
 from smoothout.samples import Batches, Samples
 
 #: Called with the number of points that are measured, and of all.
@@ -135,10 +134,8 @@ def measured(
 ) -> Record:
     """Measure all points of a plan here and now; the marks first, so that what is wrong is told at once."""
     began = time.perf_counter()
-    ranks = ALONE if process_group is None else ranks_of(process_group)
-    with ranks.together(device_of(model)):
-        samples = data if isinstance(data, Samples) else Samples(data, device_of(model))
-    samples = spread(samples, model, ranks)
+    ranks = sharing(process_group)
+    samples = spread(data, model, ranks)
     risks: list[Risk] = []
     done = itertools.count(1)
 

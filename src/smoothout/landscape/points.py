@@ -12,7 +12,7 @@ from torch.nn import functional
 from smoothout.landscape.axes import Axes, Mover, Point, refuse_what_does_not_fit
 from smoothout.losses import Loss
 from smoothout.objective import refuse_batch_statistics, spread
-from smoothout.ranks import ALONE, ranks_of
+from smoothout.ranks import sharing
 from smoothout.results.runs import Risk
 from smoothout.risk import Point as At
 from smoothout.risk import device_of, risks
@@ -56,18 +56,17 @@ def measure_points(
         ValueError: If there are no samples, the axes are not for this model, or do not fit in memory.
     """
     device = device_of(model)
-    ranks = ALONE if process_group is None else ranks_of(process_group)
+    ranks = sharing(process_group)
     with ranks.together(device):
         refuse_what_does_not_fit(f"the {axes.description}", axes.room(device), device, "Free some memory.")
         for point in points:
             axes.check(point)
     with contextlib.ExitStack() as stack:
         stack.enter_context(kept(model))
+        refuse_batch_statistics(model)
+        samples = spread(data, model, ranks)
         with ranks.together(device):
-            refuse_batch_statistics(model)
-            samples = data if isinstance(data, Samples) else Samples(data, device)
             mover = axes.mover(model)
-        samples = spread(samples, model, ranks)
         found: dict[int, Risk] = {}
         for indices in _together(points, samples):
             contexts: list[At] = [functools.partial(_moved, mover, points[index]) for index in indices]

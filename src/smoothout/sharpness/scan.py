@@ -10,6 +10,8 @@ from torch.nn import functional
 from smoothout import _checks
 from smoothout._types import Scale
 from smoothout.losses import Loss
+from smoothout.objective import spread
+from smoothout.ranks import sharing
 from smoothout.results.scan import Scan, crossing
 from smoothout.results.sharpness import NoiseSharpness
 from smoothout.samples import Batches, Samples
@@ -73,7 +75,7 @@ def scan(
         raise ValueError(f"the strengths are {strengths}; expected some, each larger than the one before.")
     if classes is not None:
         _checks.whole("classes", classes, at_least=2)
-    samples = data if isinstance(data, Samples) else Samples(data, next(model.parameters()).device)
+    samples = spread(data, model, sharing(process_group))
     points: list[NoiseSharpness] = []
     for strength in strengths:
         options = {"strength": strength, "scale": scale, "pairs": pairs, "max_pairs": pairs, "seed": seed}
