@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import smoothout
 from smoothout.losses import Loss, per_sample
+from smoothout.ranks import Ranks, digest, sharing
 from smoothout.results.sharpness import Center
-from smoothout.risk import device_of, risks
+from smoothout.risk import Total, device_of, risks
 from smoothout.samples import Batches, Samples
 from smoothout.weights import Snapshot, Weight, all_weights, kept
 
@@ -43,9 +44,17 @@ class Objective:
         data: Pairs (inputs, targets), any iterable; see :class:`smoothout.samples.Samples`.
         loss: See :mod:`smoothout.losses`.
         parameters: Patterns of names; weights that match none are left out of theta.
+        process_group: Processes of torch.distributed that share each pass over the data: process r of n evaluates
+            batches r, r + n, ... and all end with the same numbers. Values are, bit for bit, those of one process
+            alone; gradients and Hessian products are equal to them but for rounding, as sums have another order. By
+            default this process alone, whether torch.distributed is in use or not; ``torch.distributed.group.WORLD``
+            stands for all. Each process needs the same model and all of the data, and makes the same calls with the
+            same arguments in the same order, on equal hardware with equal numbers of threads: what follows from the
+            sums is computed by each. What one raises, all raise.
 
     Raises:
-        ValueError: On entry, if there is nothing to measure or the loss is not finite at theta_0.
+        ValueError: On entry, if there is nothing to measure, the loss is not finite at theta_0, or the processes have
+            different data or weights.
 
     Attributes:
         weights: What theta is made of.
@@ -53,6 +62,8 @@ class Objective:
         slope: The gradient at theta_0.
         passes: Forward and backward passes over the data so far.
         products: How Hessian products are made.
+        ranks: The processes that share the passes.
+        device: Of the model.
     """
 
     center: Center
@@ -65,27 +76,30 @@ class Objective:
         loss: Loss = functional.cross_entropy,
         *,
         parameters: Sequence[str] = ("*",),
+        process_group: Any = None,
     ) -> None:
         self.model, self._data, self.loss = model, data, loss
         self._losses = per_sample(loss)
         self.weights = _chosen(model, parameters)
         self.parameters: list[Tensor] = [weight.parameter for weight in self.weights]
+        self.ranks = sharing(process_group)
         self.passes = 0
         self.products: Products = "double backward"
         self._stack = contextlib.ExitStack()
         self._began = time.perf_counter()
         self._looked = False  # whether all gradients have a second derivative
         self._home = Snapshot()
+        self.device = device_of(model)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            device = device_of(self.model)
+            device = self.device
             # A DataLoader draws from the global generator whenever it is read.
             stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(kept(self.model))
             refuse_batch_statistics(self.model)
-            self.samples = self._data if isinstance(self._data, Samples) else Samples(self._data, device)
+            self.samples = spread(self._data, self.model, self.ranks)
             self._home.take(self.parameters)
             self._measure_center()
             self._stack = stack.pop_all()
@@ -113,11 +127,11 @@ class Objective:
     def gradient(self, offsets: Vector | None = None) -> tuple[float, list[Tensor]]:
         """f(theta_0 + offsets) and its gradient there."""
         self.passes += 1
-        total: Tensor | float = 0.0
+        total = Total(self.samples, self.device)
         gradient = [torch.zeros_like(parameter) for parameter in self.parameters]
         count = 0
-        with self.moved(offsets):
-            for inputs, targets in self.samples:
+        with self.ranks.together(self.device), self.moved(offsets):
+            for inputs, targets in self.samples.own:
                 losses = self._losses(self.model(inputs), targets)
                 if not losses.requires_grad:
                     raise ValueError(
@@ -126,10 +140,10 @@ class Objective:
                     )
                 found = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True, materialize_grads=True)
                 torch._foreach_add_(gradient, found)
-                total = total + losses.detach().double().sum()
+                total.add(losses.detach().double().sum())
                 count += len(targets)
-        torch._foreach_div_(gradient, count)
-        return float(total) / count, gradient
+        count = self._mean(gradient, count)
+        return total.value() / count, gradient
 
     def hessian_product(self, vector: Vector, offsets: Vector | None = None) -> list[Tensor]:
         """H v, H the Hessian of f at theta_0 + offsets, by double backward (Pearlmutter 1994).
@@ -141,19 +155,31 @@ class Objective:
         """
         if self.products == "double backward":
             try:
-                with self.moved(offsets), sdpa_kernel(SDPBackend.MATH):
-                    return self._double_backward(vector)
+                with self.ranks.together(self.device), self.moved(offsets), sdpa_kernel(SDPBackend.MATH):
+                    product, count = self._double_backward(vector)
+                self._mean(product, count)
+                return product
             except RuntimeError as error:
                 if not _ONCE_ONLY.search(str(error)):
                     raise
                 self.products = "finite differences"
         return self._differences(vector, offsets)
 
-    def _double_backward(self, vector: Vector) -> list[Tensor]:
+    def _mean(self, sums: list[Tensor], count: int) -> int:
+        """Make sums over this process's samples means over all samples, in place; returns the number of those."""
+        for part in sums:
+            if part.numel():
+                self.ranks.sum(part)
+        count = self.ranks.total(count, self.device)
+        torch._foreach_div_(sums, count)
+        return count
+
+    def _double_backward(self, vector: Vector) -> tuple[list[Tensor], int]:
+        """The sum over this process's samples, and their number."""
         self.passes += 1
         product = [torch.zeros_like(parameter) for parameter in self.parameters]
         count = 0
-        for inputs, targets in self.samples:
+        for inputs, targets in self.samples.own:
             losses = self._losses(self.model(inputs), targets).sum()
             slopes = torch.autograd.grad(
                 losses, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
@@ -172,8 +198,7 @@ class Objective:
                 )
                 torch._foreach_add_(product, found)
             count += len(targets)
-        torch._foreach_div_(product, count)
-        return product
+        return product, count
 
     def _differences(self, vector: Vector, offsets: Vector | None) -> list[Tensor]:
         # The error is of order h^2 / L^2 and eps / h, L the length over which curvature changes: h = L eps^(1/3). Along
@@ -239,6 +264,24 @@ class Objective:
             max_gradient=max(float(part.abs().max()) for part in self.slope if part.numel()),
             versions=versions(),
         )
+
+
+def spread(data: Batches | Samples, model: nn.Module, ranks: Ranks) -> Samples:
+    """The samples on the model's device, for processes that share the passes over them.
+
+    Raises:
+        ValueError: In all processes, if they have different samples or models.
+    """
+    device = device_of(model)
+    with ranks.together(device):
+        samples = data if isinstance(data, Samples) else Samples(data, device)
+    if ranks.size > 1:
+        ranks.same(
+            "the model",
+            f"one with digest {digest(model.state_dict().values())}",
+            "Load the same weights in every process, or broadcast those of process 0.",
+        )
+    return samples.spread(ranks)
 
 
 def versions() -> dict[str, str]:

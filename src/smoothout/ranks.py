@@ -1,13 +1,18 @@
 """The processes that compute one thing together: which of them this is, and what they tell each other."""
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+_LOOKED_AT = 64  # elements of a tensor that its digest is made of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +79,77 @@ class Ranks:
         for values in tensors:
             dist.broadcast(values.detach(), group=self.group, group_src=0)
 
+    def total(self, count: int, device: torch.device) -> int:
+        """Add up whole numbers over the processes."""
+        return count if self.size == 1 else int(self.sum(torch.tensor(count, device=device)))
+
+    @contextlib.contextmanager
+    def together(self, device: torch.device) -> Iterator[None]:
+        """Raise in every process, on leaving, what one has raised inside: else the others would wait for it for ever.
+
+        All raise the error of the first process that has one, in its own process as it is; not to be nested.
+
+        Args:
+            device: Of tensors that the process group can send.
+
+        Raises:
+            RuntimeError, ValueError: In the other processes; the latter for a ValueError, TypeError and the like.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+            if self.size == 1:
+                raise
+        if self.total(int(error is not None), device) == 0:
+            return
+        told = None if error is None else (isinstance(error, RuntimeError), f"{type(error).__name__}: {error}")
+        first, (is_runtime, text) = next((rank, each) for rank, each in enumerate(self.all(told)) if each is not None)
+        if error is not None and first == self.rank:
+            raise error
+        raise (RuntimeError if is_runtime else ValueError)(f"process {first} stopped: {text}")
+
+    def same(self, what: str, value: str, remedy: str) -> None:
+        """Raise ``ValueError`` in every process unless all have the same text.
+
+        Args:
+            what: It describes, for the message.
+            value: The text.
+            remedy: A sentence.
+        """
+        values = self.all(value)
+        others = [rank for rank, each in enumerate(values) if each != values[0]]
+        if others:
+            names = f"process{'es' * (len(others) > 1)} {', '.join(map(str, others))}"
+            raise ValueError(
+                f"{what} of {names} is {values[others[0]]}, that of process 0 {values[0]}; expected the same in all "
+                f"{self.size} processes. {remedy}"
+            )
+
     def __deepcopy__(self, _memo: dict[int, Any]) -> "Ranks":
         return self  # a group belongs to the process and cannot be copied
 
 
 ALONE = Ranks()
+
+
+def digest(tensors: Iterable[Any]) -> str:
+    """A hash of shapes, types and some evenly spaced elements: cheap, and another one for other data or weights."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):  # a state may have anything in it
+            continue
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // _LOOKED_AT)].contiguous().cpu()
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(bytes(some.view(torch.uint8).tolist()))
+    return found.hexdigest()[:16]
+
+
+def sharing(group: Any) -> Ranks:
+    """Of the process group that was given to share some work; :data:`ALONE` if none was."""
+    return ALONE if group is None else ranks_of(group)
 
 
 def ranks_of(group: Any = None) -> Ranks:

@@ -1,6 +1,8 @@
 """Loss and errors of a network over a data set, at its weights or at many points around them."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothout.losses import Loss, per_sample
+from smoothout.ranks import ALONE
 from smoothout.results.runs import Risk
 from smoothout.samples import Batches, Samples
 from smoothout.weights import evaluating
@@ -44,7 +47,7 @@ def risk(
     Raises:
         ValueError: If there are no samples.
     """
-    sums = _Sums()
+    sums = _Sums(None, device_of(model))
     with evaluating(model):
         for index, (inputs, targets) in enumerate(batches):
             with scope(index):
@@ -64,34 +67,74 @@ def risks(
 
     Args:
         model: Maps inputs to outputs; errors are counted where those are logits (B, C) and targets are classes.
-        data: Pairs (inputs, targets), or :class:`Samples`.
+        data: Pairs (inputs, targets), or :class:`Samples`; of samples that are spread over processes each evaluates
+            its own, and all get the same bits as one alone.
         points: Each puts the weights somewhere while its context is open.
         loss: See :mod:`smoothout.losses`.
     """
     samples = data if isinstance(data, Samples) else Samples(data, device_of(model))
     resolved = per_sample(loss)
-    found = [_Sums() for _ in points]
-    for part in samples.parts():
-        for sums, point in zip(found, points, strict=True):
-            with point():
-                for inputs, targets in part:
-                    outputs = model(inputs)
-                    sums.add(resolved(outputs, targets).double().sum(), outputs, targets)
+    device = device_of(model)
+    found = [_Sums(samples, device) for _ in points]
+    with samples.ranks.together(device):
+        for part in samples.parts():
+            for sums, point in zip(found, points, strict=True):
+                with point():
+                    for inputs, targets in part:
+                        outputs = model(inputs)
+                        sums.add(resolved(outputs, targets).double().sum(), outputs, targets)
     return [sums.risk() for sums in found]
+
+
+class Total:
+    """The sum of one number of each batch, in float64 and in the order of the batches, whoever evaluated which.
+
+    Alone it stays on the device, so that nothing waits for it. Several processes put their numbers in a table that is
+    0 elsewhere. Adding up the tables is exact, x + 0, so that what is then added in order has the bits of one alone.
+
+    Args:
+        samples: The batches; None for those of this process alone.
+        device: Where the numbers are.
+    """
+
+    def __init__(self, samples: Samples | None, device: torch.device) -> None:
+        self._ranks = ALONE if samples is None else samples.ranks
+        self._sum: Tensor | float = 0.0
+        self._table: Tensor | None = None
+        if samples is not None and self._ranks.size > 1:
+            self._table = torch.zeros(samples.count, dtype=torch.float64, device=device)
+            self._place = self._ranks.rank
+
+    def add(self, number: Tensor) -> None:
+        """Take in the number of this process's next batch."""
+        if self._table is None:
+            self._sum = self._sum + number
+            return
+        self._table[self._place] = number
+        self._place += self._ranks.size
+
+    def value(self) -> float:
+        """The sum; all processes must ask for it."""
+        if self._table is None:
+            return float(self._sum)
+        # Not sum(), which compensates for rounding: one process alone does not.
+        return functools.reduce(operator.add, self._ranks.sum(self._table).tolist(), 0.0)
 
 
 class _Sums:
     """Sums over samples; they stay on the device, so that nothing waits for it."""
 
-    def __init__(self) -> None:
-        self._loss: Tensor | float = 0.0
+    def __init__(self, samples: Samples | None, device: torch.device) -> None:
+        self._ranks = ALONE if samples is None else samples.ranks
+        self._device = device
+        self._loss = Total(samples, device)
         self._wrong: Tensor | int = 0
         self._classes = True
         self._samples = 0
 
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Take a batch in, given the sum of its losses."""
-        self._loss = self._loss + loss
+        self._loss.add(loss)
         self._samples += len(targets)
         self._classes &= isinstance(outputs, Tensor) and outputs.dim() == 2
         self._classes &= targets.dim() == 1 and not targets.is_floating_point()
@@ -99,18 +142,15 @@ class _Sums:
             self._wrong = self._wrong + torch.stack(errors(outputs, targets))
 
     def risk(self) -> Risk:
-        """Means over the samples."""
-        if self._samples == 0:
+        """Means over the samples, those of all processes."""
+        wrong = self._wrong if isinstance(self._wrong, Tensor) else torch.zeros(2, dtype=torch.long)
+        counts = torch.tensor([self._samples, not self._classes], device=wrong.device)
+        samples, others, first, fifth = self._ranks.sum(torch.cat((counts, wrong)).to(self._device)).tolist()
+        if samples == 0:
             raise ValueError("there are no samples to evaluate; expected at least one batch. Check the split's size.")
-        first, fifth = math.nan, math.nan
-        if self._classes and isinstance(self._wrong, Tensor):
-            first, fifth = self._wrong.tolist()
-        return Risk(
-            float(self._loss) / self._samples,
-            100 * first / self._samples,
-            100 * fifth / self._samples,
-            self._samples,
-        )
+        if others:
+            first = fifth = math.nan
+        return Risk(self._loss.value() / samples, 100 * first / samples, 100 * fifth / samples, samples)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,15 +1,19 @@
 """Samples to measure on: kept on the device as far as they fit, in a fixed order, or a random part of them."""
 
 import contextlib
+import copy
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from smoothout import _checks
 from smoothout.noise.philox import fold
+from smoothout.ranks import ALONE, Ranks, digest
 
 Batch = tuple[Tensor, Tensor]
 Batches = Iterable[Batch]
@@ -30,6 +34,8 @@ class Samples:
 
     Attributes:
         resident: Whether all are kept.
+        ranks: The processes that share the passes over the data; see :meth:`spread`.
+        count: Of batches, once they are spread.
 
     Raises:
         ValueError: If there are no samples, or they do not fit and cannot be read again.
@@ -40,6 +46,8 @@ class Samples:
         self._batches, self._device = batches, device
         self._room = free_bytes(device) // 2 if room is None else room
         self.resident = False
+        self.ranks: Ranks = ALONE
+        self.count = 0
         parts = self._parts()
         first = next(parts, None)
         if first is None:
@@ -55,23 +63,63 @@ class Samples:
                 f"something that can be read again. Pass a list or a DataLoader, or fewer samples: subset(...)."
             )
 
+    def spread(self, ranks: Ranks) -> Self:
+        """The same samples for processes of which each takes batches k = rank mod size in every pass.
+
+        All must call it; the samples are read once to compare them.
+
+        Raises:
+            ValueError: In all processes, if they have different samples.
+        """
+        if ranks.group is self.ranks.group:
+            return self
+        found = copy.copy(self)
+        found.ranks, found.count, samples = ranks, 0, 0
+        if ranks.size == 1:
+            return found
+
+        def each() -> Iterator[Tensor]:
+            nonlocal samples
+            for batch in self:
+                found.count += 1
+                samples += len(batch[1])
+                yield from batch
+
+        with ranks.together(self._device):
+            read = digest(each())
+        ranks.same(
+            "the data",
+            f"{found.count} batches of {samples} samples (digest {read})",
+            "Give each process all of the data in one order: no DistributedSampler, no shuffling, no augmentation.",
+        )
+        return found
+
+    @property
+    def own(self) -> Iterator[Batch]:
+        """The batches of this process."""
+        return itertools.chain.from_iterable(self.parts())
+
     def parts(self) -> Iterator[list[Batch]]:
-        """The batches in order, in lists that fit on the device, each good until the next; one list if all do."""
+        """Own batches in order, in lists that fit on the device, each good until the next; one list if all do."""
         if self.resident:
-            yield self._kept
+            yield list(self.ranks.own(self._kept))
         else:
-            yield from self._parts()
+            yield from self._parts(self.ranks)
 
     def __iter__(self) -> Iterator[Batch]:
-        for part in self.parts():
-            yield from part
+        """All batches, whether they are spread or not."""
+        parts = [self._kept] if self.resident else self._parts()
+        return itertools.chain.from_iterable(parts)
 
-    def _parts(self) -> Iterator[list[Batch]]:
+    def _parts(self, ranks: Ranks = ALONE) -> Iterator[list[Batch]]:
         part: list[Batch] = []
-        size = 0
+        size, number = 0, -1
         for pair in self._batches:
             inputs, targets = _checked(pair)
             if len(targets) == 0:
+                continue
+            number += 1
+            if number % ranks.size != ranks.rank:
                 continue
             batch = inputs.detach().to(self._device), targets.detach().to(self._device)
             weight = sum(tensor.nbytes for tensor in batch)

@@ -21,7 +21,8 @@ from smoothout.report.paper.landscape import draw_line, draw_plane
 from smoothout.results.checkpoints import weights_digest
 from smoothout.results.files import write_json
 from smoothout.results.landscape import Line, Plane, write_vtp
-from smoothout.train.device import choose
+from smoothout.train.launched import launched
+from smoothout.train.spread import device_of_process
 
 DESCRIPTION = "The loss along a line, or over a plane, through checkpoints or in random or Hessian directions."
 DRAFT = "21x21"
@@ -63,7 +64,7 @@ class Arguments:
     results_dir: Path = Path("runs")
     """Folder of all runs."""
     jobs: int = 1
-    """Processes that measure at the same time."""
+    """Processes that measure at the same time; leave it out under torchrun, whose processes share the work."""
     readers: int | None = None
     """Replaces the number of processes that read images too many to keep in memory."""
     shard: str | None = None
@@ -125,6 +126,7 @@ def shard_of(shard: str | None) -> tuple[int, int] | None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "landscape", DESCRIPTION)
+    launched().refuse_jobs(chosen.jobs)
     shard = shard_of(chosen.shard)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -171,7 +173,7 @@ def _span(chosen: Arguments) -> Span:
         chosen.checkpoint,
         splits,
         chosen.sampling,
-        str(choose(chosen.device)),
+        device_of_process(chosen.device),
         tuple(sorted({**chosen.replacements.given, **readers}.items())),
     )
     dimensions = 2 if chosen.is_plane else 1

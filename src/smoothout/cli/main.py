@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import smoothout
+from smoothout.train.launched import launched
 
 COMMANDS = {
     "train": "train a network and evaluate it after every epoch",
@@ -37,6 +38,8 @@ _EXTRAS = (
     "torchvision",
     "tyro",
 )
+#: Commands that share their work where a launcher starts several processes; train has its own way.
+SPREAD = ("sharpness", "landscape")
 _OWN_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError)
 
 
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     """Run one command; an error of a kind that this package raises itself becomes a line."""
     try:
-        return int(importlib.import_module(f"smoothout.cli.{command}").run(arguments))
+        return _shared(command, arguments)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRAS:
             raise
@@ -88,6 +91,40 @@ def _tell_launcher(error: Exception) -> None:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         get_error_handler().record_exception(error)
+
+
+def _shared(command: str, arguments: list[str]) -> int:
+    """Run a command; in several processes the first runs it and the others do parts of its work."""
+    if command == "train" or launched().size == 1:
+        return _alone(command, arguments)
+    if command not in SPREAD:
+        launched().refuse_several(command)
+    from smoothout.train import spread
+
+    spread.meet()
+    if not launched().first:
+        return spread.follow(_described)
+    wait = False
+    try:
+        status = _alone(command, arguments)
+        wait = True
+    except SystemExit:  # after --help, or a mistake in the options
+        wait = True
+        raise
+    finally:
+        spread.dismiss(wait=wait)
+    return status
+
+
+def _alone(command: str, arguments: list[str]) -> int:
+    return int(importlib.import_module(f"smoothout.cli.{command}").run(arguments))
+
+
+def _described(error: Exception) -> str:
+    """What another process is told of an error: a line, or all of it where it is not this package's own."""
+    if isinstance(error, _OWN_ERRORS) and _raised_here(error):
+        return str(error)
+    return "".join(traceback.format_exception(error))
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -17,7 +17,8 @@ from smoothout.cli.progress import progress
 from smoothout.cli.side_by_side import grouped, report
 from smoothout.measuring.sharpness import Kept, Task, Wanted, run_tasks, tasks
 from smoothout.measuring.subject import Place, Sampling, label
-from smoothout.train.device import choose
+from smoothout.train.launched import launched
+from smoothout.train.spread import device_of_process
 
 DESCRIPTION = "Measure how sharp the minima of checkpoints are, side by side, on the same samples and with equal seeds."
 PIPE_WIDTH = 200
@@ -49,7 +50,7 @@ class Arguments:
     results_dir: Path = Path("runs")
     """Folder of all runs."""
     jobs: int = 1
-    """Processes that measure at the same time."""
+    """Processes that measure at the same time; leave it out under torchrun, whose processes share the work."""
     readers: int | None = None
     """Replaces the number of processes that read images too many to keep in memory."""
     device: str = "auto"
@@ -64,6 +65,7 @@ class Arguments:
 def run(arguments: Sequence[str]) -> int:
     """Run the command."""
     chosen = parse(Arguments, arguments, "sharpness", DESCRIPTION)
+    launched().refuse_jobs(chosen.jobs)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -97,7 +99,7 @@ def _places(chosen: Arguments) -> list[Place]:
     named = [(path, given) for path in chosen.checkpoints]
     if chosen.list is not None:
         named += [(path, {**given, "dataset": data, "model": model}) for data, model, path in read_list(chosen.list)]
-    device = str(choose(chosen.device))
+    device = device_of_process(chosen.device)
     found = [Place(path, (chosen.split,), chosen.sampling, device, tuple(sorted(each.items()))) for path, each in named]
     paths = [place.checkpoint.resolve() for place in found]
     for path in paths:

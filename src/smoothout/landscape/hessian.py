@@ -1,5 +1,7 @@
 """Axes along which the loss curves most."""
 
+from typing import Any
+
 from torch import nn
 from torch.nn import functional
 
@@ -18,6 +20,7 @@ def hessian_axes(
     count: int = 2,
     tolerance: float = 1e-3,
     seed: int = 0,
+    process_group: Any = None,
 ) -> Displacements:
     r"""Unit eigenvectors of the Hessian's largest eigenvalues: a coordinate is a Euclidean distance.
 
@@ -26,6 +29,7 @@ def hessian_axes(
     Args:
         model, data, loss, tolerance, seed: As for :func:`smoothout.sharpness.hessian`.
         count: 1 for a line, 2 for a plane.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For another count, or if an eigenvector misses the tolerance.
@@ -38,7 +42,7 @@ def hessian_axes(
         [1.0, 1.0]
     """
     _checks.whole("count", count, at_least=1, below=3)
-    found = eigenvectors(model, data, loss, count=count, tolerance=tolerance, seed=seed)
+    found = eigenvectors(model, data, loss, count=count, tolerance=tolerance, seed=seed, process_group=process_group)
     if found.doubts:
         raise ValueError(f"the Hessian's axes are not found: {found.doubts[0]}. Or take random directions.")
     values = " and ".join(f"{value:.4g}" for value in found.values)

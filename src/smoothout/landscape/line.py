@@ -37,6 +37,7 @@ def line(
     mode: Mode = "linear",
     statistics: Batches | Samples | None = None,
     told: Told = lambda _done, _total: None,
+    process_group: Any = None,
 ) -> Line:
     r"""Loss and errors along a line, in evaluation mode.
 
@@ -66,6 +67,8 @@ def line(
         mode: "linear", or "sin": measured at (1 - cos(pi alpha)) / 2, alpha in [0, 1].
         statistics: What "recompute" takes them over; the data if not given.
         told: Called with the numbers of measured points and of all.
+        process_group: Processes that share each pass over the data; see :class:`smoothout.objective.Objective`. All
+            get the bits of one alone. With "recompute" each takes the statistics over all samples.
 
     Raises:
         ValueError: For alphas that do not rise, a policy that the axes do not have, another architecture, and a loss at
@@ -83,7 +86,7 @@ def line(
     Source: Goodfellow et al. 2015 (arXiv 1412.6544) between checkpoints; Li et al. 2018 (arXiv 1712.09913) along a
     direction; the barrier of Entezari et al. 2021 (arXiv 2110.06296), on the points that are measured.
     """
-    return measured(plan_line(axes, alphas, bn, mode), model, data, loss, statistics, told)
+    return measured(plan_line(axes, alphas, bn, mode), model, data, loss, statistics, told, process_group)
 
 
 def plan_line(

@@ -14,10 +14,10 @@ from torch import nn
 from smoothout.landscape.axes import Axes, BatchNormPolicy, Coordinates, Point
 from smoothout.landscape.points import measure_points
 from smoothout.losses import Loss
-from smoothout.objective import versions
+from smoothout.objective import spread, versions
+from smoothout.ranks import sharing
 from smoothout.results.landscape import Landscape, Mark
 from smoothout.results.runs import Risk
-from smoothout.risk import device_of
 from smoothout.samples import Batches, Samples
 
 #: Called with the number of points that are measured, and of all.
@@ -130,10 +130,12 @@ def measured(
     loss: Loss,
     statistics: Batches | Samples | None,
     told: Told,
+    process_group: Any,
 ) -> Record:
     """Measure all points of a plan here and now; the marks first, so that what is wrong is told at once."""
     began = time.perf_counter()
-    samples = data if isinstance(data, Samples) else Samples(data, device_of(model))
+    ranks = sharing(process_group)
+    samples = spread(data, model, ranks)
     risks: list[Risk] = []
     done = itertools.count(1)
 
@@ -141,6 +143,15 @@ def measured(
         told(next(done), len(plan.points))
 
     for points in (plan.own, plan.points[len(plan.own) :]):
-        risks += measure_points(model, samples, loss, axes=plan.axes, points=points, statistics=statistics, told=tell)
+        risks += measure_points(
+            model,
+            samples,
+            loss,
+            axes=plan.axes,
+            points=points,
+            statistics=statistics,
+            told=tell,
+            process_group=process_group,
+        )
         plan.check(risks)
     return plan.record(risks, time.perf_counter() - began)

@@ -32,6 +32,7 @@ def plane(
     bn: BatchNormPolicy | None = None,
     statistics: Batches | Samples | None = None,
     told: Told = lambda _done, _total: None,
+    process_group: Any = None,
 ) -> Plane:
     r"""Loss and errors on a grid of a plane, in evaluation mode.
 
@@ -40,7 +41,7 @@ def plane(
     or f at these coordinates of the plane through three checkpoints. Otherwise as :func:`smoothout.landscape.line`.
 
     Args:
-        model, data, loss, bn, statistics, told: As there.
+        model, data, loss, bn, statistics, told, process_group: As there.
         axes: From :func:`span`, :func:`through` or :func:`hessian_axes`.
         xs, ys: Coordinates along the first and the second axis, rising. By default 21 each: from -1 to 1, or around
             three checkpoints with a quarter more on each side. 21 x 21 is a draft, 51 x 51 a picture.
@@ -60,7 +61,7 @@ def plane(
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 4.
     """
-    return measured(plan_plane(axes, xs, ys, bn), model, data, loss, statistics, told)
+    return measured(plan_plane(axes, xs, ys, bn), model, data, loss, statistics, told, process_group)
 
 
 def plan_plane(

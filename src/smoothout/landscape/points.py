@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from torch.nn import functional
 
 from smoothout.landscape.axes import Axes, Mover, Point, refuse_what_does_not_fit
 from smoothout.losses import Loss
-from smoothout.objective import refuse_batch_statistics
+from smoothout.objective import refuse_batch_statistics, spread
+from smoothout.ranks import sharing
 from smoothout.results.runs import Risk
 from smoothout.risk import Point as At
 from smoothout.risk import device_of, risks
@@ -29,6 +31,7 @@ def measure_points(
     points: Sequence[Point],
     statistics: Batches | Samples | None = None,
     told: Callable[[int, Risk], object] = lambda _index, _risk: None,
+    process_group: Any = None,
 ) -> list[Risk]:
     """The mean loss and the errors at each point, in evaluation mode.
 
@@ -47,25 +50,30 @@ def measure_points(
         points: Where to measure.
         statistics: What "recompute" takes running statistics over; the data if not given.
         told: Called with a point's index and numbers as soon as they are known.
+        process_group: As for :func:`smoothout.landscape.line`.
 
     Raises:
         ValueError: If there are no samples, the axes are not for this model, or do not fit in memory.
     """
     device = device_of(model)
-    refuse_what_does_not_fit(f"the {axes.description}", axes.room(device), device, "Free some memory.")
-    for point in points:
-        axes.check(point)
+    ranks = sharing(process_group)
+    with ranks.together(device):
+        refuse_what_does_not_fit(f"the {axes.description}", axes.room(device), device, "Free some memory.")
+        for point in points:
+            axes.check(point)
     with contextlib.ExitStack() as stack:
         stack.enter_context(kept(model))
         refuse_batch_statistics(model)
-        samples = data if isinstance(data, Samples) else Samples(data, device)
-        mover = axes.mover(model)
+        samples = spread(data, model, ranks)
+        with ranks.together(device):
+            mover = axes.mover(model)
         found: dict[int, Risk] = {}
         for indices in _together(points, samples):
             contexts: list[At] = [functools.partial(_moved, mover, points[index]) for index in indices]
             if points[indices[0]].bn == "recompute":
-                _moved(mover, points[indices[0]])
-                recompute_running_stats(model, samples if statistics is None else statistics)
+                with ranks.together(device):
+                    _moved(mover, points[indices[0]])
+                    recompute_running_stats(model, samples if statistics is None else statistics)
                 contexts = [contextlib.nullcontext]
             for index, risk in zip(indices, risks(model, samples, contexts, loss), strict=True):
                 found[index] = risk
@@ -75,7 +83,8 @@ def measure_points(
 
 def _together(points: Sequence[Point], samples: Samples) -> list[list[int]]:
     """Indices of points that are measured in one pass over the data: more than one if reading them costs time."""
-    alone = [samples.resident or point.bn == "recompute" for point in points]
+    resident = all(samples.ranks.all(samples.resident))  # memory may differ
+    alone = [resident or point.bn == "recompute" for point in points]
     rest = [index for index, single in enumerate(alone) if not single]
     return [[index] for index, single in enumerate(alone) if single] + ([rest] if rest else [])
 

@@ -5,9 +5,9 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from safetensors import safe_open
@@ -20,7 +20,7 @@ from smoothout.measuring.points import KeptPoints
 from smoothout.measuring.subject import Place, Subject, label, load, unchanged
 from smoothout.results.runs import Risk
 from smoothout.train import checkpoint
-from smoothout.train.workers import each
+from smoothout.train.spread import each
 
 #: Points that share a pass over data that do not fit in memory.
 TOGETHER = 16
@@ -156,6 +156,18 @@ class Task:
     indices: tuple[int, ...]
     points: tuple[Point, ...]
 
+    @property
+    def device(self) -> str:
+        """Where to measure."""
+        return self.span.place.device
+
+    def elsewhere(self, device: str, folder: Path) -> Self:
+        """The same on another device, with the file of eigenvectors in another folder."""
+        span = replace(self.span, place=replace(self.span.place, device=device))
+        if span.vectors is not None:
+            span = replace(span, vectors=folder / span.vectors.name)
+        return replace(self, span=span)
+
 
 def measure(task: Task) -> list[Risk]:
     """Measure the points of a task."""
@@ -171,8 +183,10 @@ def measure(task: Task) -> list[Risk]:
     )
 
 
-def run_points(span: Span, plan: Plan[Any], splits: Sequence[str], kept: KeptPoints, workers: int) -> Iterator[int]:
-    """Measure what is missing; yields how many measurements of this shard are finished, and always leaves a file.
+def run_points(span: Span, plan: Plan[Any], splits: Sequence[str], kept: KeptPoints, jobs: int) -> Iterator[int]:
+    """Measure what is missing, by all processes that were launched, or by so many jobs.
+
+    Yields how many measurements of this shard are finished, and always leaves a file.
 
     Raises:
         ValueError: If the loss at the weights themselves is not finite.
@@ -184,10 +198,11 @@ def run_points(span: Span, plan: Plan[Any], splits: Sequence[str], kept: KeptPoi
         for split in splits
         for some in _chunks(missing[split], 1 if samples[split].resident else TOGETHER)
     ]
+    files = [] if span.vectors is None else [span.vectors]
     done = kept.wanted - sum(map(len, missing.values()))
     yield done
     try:
-        for task, risks in each(measure, tasks, workers):
+        for task, risks in each(measure, tasks, jobs, files):
             kept.add(task.split, task.indices, risks)
             plan.check(kept.risks(task.split)[:1])
             done += len(risks)

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from smoothout import _checks, sharpness
 from smoothout._types import Distribution, Scale
@@ -13,7 +13,7 @@ from smoothout.measuring.subject import Place, load, unchanged
 from smoothout.results.checkpoints import weights_digest
 from smoothout.results.files import write_json
 from smoothout.results.sharpness import Measure, call_of, read_measure
-from smoothout.train.workers import each
+from smoothout.train.spread import each
 from smoothout.weights import exclude_batch_norm, exclude_nothing
 
 MEASURES = ("noise", "box", "ball", "adaptive", "hessian", "spectrum")
@@ -147,6 +147,15 @@ class Task:
         parts = [self.digest, self.place.splits, self.place.sampling.seed, self.call]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
+    @property
+    def device(self) -> str:
+        """Where to measure."""
+        return self.place.device
+
+    def elsewhere(self, device: str, _folder: Path) -> Self:
+        """The same on another device."""
+        return replace(self, place=replace(self.place, device=device))
+
 
 def tasks(places: Sequence[Place], wanted: Wanted) -> list[Task]:
     """All measures of all checkpoints; each is loaded here first, so that what is wrong is told at once."""
@@ -217,12 +226,15 @@ class Kept:
         return read_measure(row["kind"], row["record"])
 
 
-def run_tasks(wanted: Sequence[Task], kept: Kept, workers: int) -> Iterator[int]:
-    """Make the measures that are missing; yields how many of the wanted ones there are, after each."""
+def run_tasks(wanted: Sequence[Task], kept: Kept, jobs: int) -> Iterator[int]:
+    """Make the measures that are missing, by all processes that were launched, or by so many jobs.
+
+    Yields how many of the wanted ones there are, after each.
+    """
     missing = [task for task in wanted if task not in kept]
     done = len(wanted) - len(missing)
     yield done
-    for task, record in each(measure, missing, workers):
+    for task, record in each(measure, missing, jobs):
         kept.add(task, record)
         done += 1
         yield done

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from smoothout.cli.main import main
 from smoothout.original.options import PROGRAMS
 from smoothout.original.programs import translate
+from smoothout.train.launched import launched
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -17,6 +18,7 @@ def run(arguments: Sequence[str]) -> int:
         print("PROGRAM --help lists its flags; docs/options.md has the whole table.")
         return 0
     try:
+        launched().refuse_several(f"smoothout.original {arguments[0]}")
         command = translate(arguments[0], arguments[1:])
     except (ValueError, OSError) as error:
         print(f"smoothout.original: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Worst case in a ball measured in the sizes of the weights."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,6 +34,7 @@ def adaptive(
     batch_size: int = 128,
     samples: int = 1024,
     seed: int = 0,
+    process_group: Any = None,
 ) -> AdaptiveSharpness:
     r"""The largest rise of the loss in a ball whose axes grow with the weights.
 
@@ -59,6 +60,7 @@ def adaptive(
         by: What a weight's size is: its own or its filter's (rows of a Linear, output channels of a convolution,
             every element of a 1-D tensor).
         steps, batch_size, samples, seed: As for :func:`ball`.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For a radius that is not above 0, another norm, or fewer than one step.
@@ -78,7 +80,7 @@ def adaptive(
     _checks.one_of("by", by, By)
     radius = _RADII[norm] if radius is None else _checks.positive("radius", radius, "Leave it out for a default.")
     _checks.whole("steps", steps, at_least=1)
-    with Objective(model, data, loss) as objective:
+    with Objective(model, data, loss, process_group=process_group) as objective:
         found = worst(
             objective,
             lambda own: Ball([_size(weight, by) for weight in own.weights], radius, norm),

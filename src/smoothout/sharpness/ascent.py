@@ -5,7 +5,7 @@ T from the weights for :func:`~smoothout.sharpness.adaptive`; with p = inf it is
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,17 +144,27 @@ def worst(
     """The highest rise found in ``ball(objective)`` for all samples, and for batches of a random part of them."""
     value, doubt = _highest_rise(objective, ball(objective), steps, seed)
     batches = _random_batches(objective.samples, samples, batch_size, seed)
-    rises, of_batches = [], []
-    for batch in batches:
-        with Objective(objective.model, [batch], objective.loss) as own:
-            rise, why = _highest_rise(own, ball(own), steps, seed)
-        rises.append(rise)
-        of_batches.append(why)
+    rises, of_batches = _highest_rises(objective, ball, batches, steps, seed)
     mean, error = _weighted_mean(rises, [len(targets) for _, targets in batches])
     per_batch_doubts = tuple(
         f"on {of_batches.count(why)} of {len(batches)} batches {why}" for why in dict.fromkeys(of_batches) if why
     )
     return Worst(value, mean, error, (doubt,) if doubt else (), per_batch_doubts)
+
+
+def _highest_rises(
+    objective: Objective, ball: Callable[[Objective], Ball], batches: Sequence[Batch], steps: int, seed: int
+) -> tuple[list[float], list[str]]:
+    """What :func:`_highest_rise` says of each batch; batch k is that of process k mod size, which needs no other."""
+    ranks = objective.ranks
+    found: list[tuple[float, str]] = []
+    with ranks.together(objective.device):
+        for batch in ranks.own(batches):
+            with Objective(objective.model, [batch], objective.loss) as own:
+                found.append(_highest_rise(own, ball(own), steps, seed))
+    everyone = ranks.all(found)
+    of_batches = [everyone[number % ranks.size][number // ranks.size] for number in range(len(batches))]
+    return [rise for rise, _ in of_batches], [why for _, why in of_batches]
 
 
 def _highest_rise(objective: Objective, ball: Ball, steps: int, seed: int) -> tuple[float, str]:

@@ -1,5 +1,7 @@
 """Worst case in a ball around the weights."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -22,6 +24,7 @@ def ball(
     batch_size: int = 128,
     samples: int = 1024,
     seed: int = 0,
+    process_group: Any = None,
 ) -> BallSharpness:
     r"""The largest rise of the loss within a distance rho of the weights.
 
@@ -44,6 +47,7 @@ def ball(
         batch_size: Samples of a batch for ``per_batch``.
         samples: In all batches together; all if the data have fewer.
         seed: Of the choice of samples, and of the direction in which several steps start where the gradient is zero.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For a radius that is not above 0 or fewer than one step.
@@ -59,7 +63,7 @@ def ball(
     """
     radius = _checks.positive("radius", radius, "The default is 0.05.")
     _checks.whole("steps", steps, at_least=1)
-    with Objective(model, data, loss) as objective:
+    with Objective(model, data, loss, process_group=process_group) as objective:
         found = worst(
             objective,
             lambda own: Ball([torch.ones((), dtype=p.dtype, device=p.device) for p in own.parameters], radius),

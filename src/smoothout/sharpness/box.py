@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from smoothout import _checks
 from smoothout.intervals import standard_error
 from smoothout.losses import Loss
 from smoothout.objective import Objective, Vector
+from smoothout.ranks import Ranks
 from smoothout.results.sharpness import BoxSharpness
 from smoothout.samples import Batches, Samples, free_bytes
 from smoothout.sharpness.ascent import Ball, Explored, NotFinite, climb, norm
@@ -47,6 +48,7 @@ def box(
     iterations: int = 10,
     search: Search = "auto",
     seed: int = 0,
+    process_group: Any = None,
 ) -> BoxSharpness:
     r"""The largest loss in a box around the weights, relative to the loss there, in percent.
 
@@ -79,6 +81,7 @@ def box(
         iterations: Of each search, at most.
         search: "lbfgs", "ascent", or "auto": the first if it fits in half of the free memory.
         seed: Of the manifolds.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For an eps that is not above 0, more directions than weights, and a loss of -1 or less.
@@ -100,9 +103,9 @@ def box(
     _checks.whole("iterations", iterations, at_least=1)
     for name, value, literal in (("columns", columns, Columns), ("start", start, Start), ("search", search, Search)):
         _checks.one_of(name, value, literal)
-    with Objective(model, data, loss) as objective:
+    with Objective(model, data, loss, process_group=process_group) as objective:
         _check(objective, manifold)
-        method = _method(search, manifold or objective.dimension)
+        method = _method(search, manifold or objective.dimension, objective.ranks)
         made = draws if manifold else 1
         searches: list[_Search] = []
         for draw in range(made):
@@ -151,10 +154,11 @@ def _check(objective: Objective, manifold: int) -> None:
         )
 
 
-def _method(search: Search, size: int) -> _Method:
+def _method(search: Search, size: int, ranks: Ranks) -> _Method:
     if search != "auto":
         return search
-    return "lbfgs" if 2 * _SCIPY_BYTES * size <= free_bytes(torch.device("cpu")) else "ascent"
+    fits = 2 * _SCIPY_BYTES * size <= free_bytes(torch.device("cpu"))
+    return "lbfgs" if all(ranks.all(fits)) else "ascent"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,6 +40,7 @@ def hessian(
     probes: tuple[int, int] = (10, 50),
     parameters: Sequence[str] = ("*",),
     seed: int = 0,
+    process_group: Any = None,
 ) -> HessianSharpness:
     r"""Eigenvalues at both ends, and trace, of the Hessian H of the loss.
 
@@ -73,6 +75,7 @@ def hessian(
         parameters: Patterns of names; the Hessian is that of the weights that match, the others held fixed: a block on
             the diagonal, such as ``("layers.0.*",)``.
         seed: Of start and probes.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For more eigenvalues than weights or products, vectors that do not fit, BatchNorm that normalises by
@@ -90,7 +93,7 @@ def hessian(
     """
     wanted = _Wanted(count, tolerance, smallest_tolerance if smallest else None, max_products)
     limits = Limits(trace_tolerance, trace_absolute, *probes)
-    with Objective(model, data, loss, parameters=parameters) as objective:
+    with Objective(model, data, loss, parameters=parameters, process_group=process_group) as objective:
         operator = Operator(objective, seed)
         search = _Search(operator, wanted)
         estimate = hutchinson(operator, search.lanczos, limits) if trace else Trace(math.nan, math.nan, 0, ())
@@ -149,11 +152,13 @@ def eigenvectors(
     max_products: int | None = None,
     parameters: Sequence[str] = ("*",),
     seed: int = 0,
+    process_group: Any = None,
 ) -> Eigenvectors:
     """The eigenvectors of the Hessian's largest eigenvalues; the element largest in size of each is positive.
 
     Args:
         model, data, loss, count, tolerance, max_products, parameters, seed: As for :func:`hessian`.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: As there.
@@ -167,7 +172,7 @@ def eigenvectors(
         (('weight', 'bias'), [torch.Size([2, 3]), torch.Size([2])])
     """
     wanted = _Wanted(count, tolerance, None, max_products)
-    with Objective(model, data, loss, parameters=parameters) as objective:
+    with Objective(model, data, loss, parameters=parameters, process_group=process_group) as objective:
         search = _Search(Operator(objective, seed), wanted)
         vectors = [search.lanczos.vector(search.pairs.coefficients[:, -1 - index]) for index in range(count)]
         return Eigenvectors(

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 from torch import nn
 from torch.nn import functional
@@ -37,6 +38,7 @@ def noise(
     tolerance: float = 0.05,
     absolute: float = 1e-4,
     seed: int = 0,
+    process_group: Any = None,
 ) -> NoiseSharpness:
     r"""Mean rise of loss and error when the weights carry the noise of training: f_bar(theta) - f(theta).
 
@@ -61,6 +63,7 @@ def noise(
         tolerance: Of the standard error, relative to the value.
         absolute: Of the standard error, in units of the loss; ends a search where the loss hardly rises.
         seed: Of the draws.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For a strength that is not above 0, fewer than 2 pairs, or a model without weights to perturb.
@@ -86,12 +89,13 @@ def noise(
         distribution=distribution,
         exclude=exclude,
         one_dimensional=one_dimensional,
+        sync="shared",  # the same noise in whichever process measures
         seed=seed,
     )
     summary = smoother.summary()
     if summary.weights == 0:
         raise ValueError(f"no weight gets noise; expected some. The reasons:\n{summary}")
-    with Objective(model, data, loss) as objective:
+    with Objective(model, data, loss, process_group=process_group) as objective:
         clean, found = objective.center, _Rises()
         while not found.enough(pairs, max_pairs, tolerance, absolute):
             more = pairs if found.pairs == 0 else min(_MORE, max_pairs - found.pairs)

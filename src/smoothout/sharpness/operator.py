@@ -51,8 +51,8 @@ class Operator:
 
     @property
     def room(self) -> int:
-        """How many vectors fit in half of the memory that is free."""
-        return free_bytes(self.device) // 2 // (self.size * self.dtype.itemsize)
+        """How many vectors fit in half of the memory that is free, in every process."""
+        return min(self._objective.ranks.all(free_bytes(self.device) // 2 // (self.size * self.dtype.itemsize)))
 
     def refuse_what_does_not_fit(self, name: str, vectors: int) -> None:
         """Raise ``ValueError`` if so many vectors, of an argument of this name, do not fit."""

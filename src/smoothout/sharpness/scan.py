@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from torch.nn import functional
@@ -9,6 +10,8 @@ from torch.nn import functional
 from smoothout import _checks
 from smoothout._types import Scale
 from smoothout.losses import Loss
+from smoothout.objective import spread
+from smoothout.ranks import sharing
 from smoothout.results.scan import Scan, crossing
 from smoothout.results.sharpness import NoiseSharpness
 from smoothout.samples import Batches, Samples
@@ -38,6 +41,7 @@ def scan(
     pairs: int = 4,
     classes: int | None = None,
     seed: int = 0,
+    process_group: Any = None,
 ) -> Scan:
     """Measure :func:`smoothout.sharpness.noise` at many strengths, with few draws, until the loss is ruined.
 
@@ -53,6 +57,7 @@ def scan(
         pairs: Antithetic pairs of draws at each strength.
         classes: A loss near ln(classes) is that of a network that has learned nothing; its range is by relative noise.
         seed: Of the draws.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: For strengths that do not rise, or as :func:`smoothout.sharpness.noise` does.
@@ -70,11 +75,11 @@ def scan(
         raise ValueError(f"the strengths are {strengths}; expected some, each larger than the one before.")
     if classes is not None:
         _checks.whole("classes", classes, at_least=2)
-    samples = data if isinstance(data, Samples) else Samples(data, next(model.parameters()).device)
+    samples = spread(data, model, sharing(process_group))
     points: list[NoiseSharpness] = []
     for strength in strengths:
         options = {"strength": strength, "scale": scale, "pairs": pairs, "max_pairs": pairs, "seed": seed}
-        points.append(noise(model, samples, loss, **options))  # type: ignore[arg-type]
+        points.append(noise(model, samples, loss, process_group=process_group, **options))  # type: ignore[arg-type]
         if not points[-1].value < _ENOUGH:
             break
     return Scan(scale, tuple(points), *_worth(points, classes))

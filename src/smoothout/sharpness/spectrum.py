@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ def spectrum(
     tolerance: float = 0.2,
     parameters: Sequence[str] = ("*",),
     seed: int = 0,
+    process_group: Any = None,
 ) -> Spectrum:
     r"""Density of the eigenvalues of the Hessian by stochastic Lanczos quadrature; the value is their mean, tr H / n.
 
@@ -60,6 +62,7 @@ def spectrum(
         tolerance: Of the value's standard error, relative; beyond it the value carries a doubt.
         parameters: As for :func:`hessian`.
         seed: Of the probes.
+        process_group: Processes that share the passes; see :class:`smoothout.objective.Objective`.
 
     Raises:
         ValueError: As :func:`hessian`; for a width that is not above 0, or fewer than 2 points.
@@ -81,7 +84,7 @@ def spectrum(
         _checks.positive("width", width, "Leave it out for 1 % of the range.")
     if not isinstance(grid, Sequence):
         _checks.whole("grid", grid, at_least=2)
-    with Objective(model, data, loss, parameters=parameters) as objective:
+    with Objective(model, data, loss, parameters=parameters, process_group=process_group) as objective:
         operator = Operator(objective, seed)
         steps = min(steps, operator.size)
         operator.refuse_what_does_not_fit("steps", steps)
