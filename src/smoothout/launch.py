@@ -1,24 +1,121 @@
-"""Processes that a launcher started, torchrun or another that sets RANK and WORLD_SIZE, find each other."""
+"""The processes that a launcher, such as torchrun or accelerate launch, started for one command, and how they meet.
+
+Nothing here imports torch before it is used, so that ``smoothout --help`` does not wait for it.
+"""
 
 import os
 import time
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
-
-from smoothout.ranks import Ranks, ranks_of
+if TYPE_CHECKING:
+    from smoothout.ranks import Ranks
 
 _MINUTES = timedelta(minutes=10)  # until all are there: machines start at different times
 _PAUSE = 0.02  # seconds between two looks at the store
+_SECONDS_TO_SPEAK = 5.0
 
 
-def several() -> bool:
-    """Whether a launcher started more than this process."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+@dataclass(frozen=True)
+class Launched:
+    """One of them, as the environment has it.
+
+    Attributes:
+        rank: Of this process, RANK.
+        size: Number of processes, WORLD_SIZE.
+        local_rank: Of this process on its machine, LOCAL_RANK.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints and reads and writes results."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.size > 1
+
+    def refuse_several(self, command: str) -> None:
+        """Raise ``ValueError`` if there are several processes, for a command that knows of one."""
+        if not self.first:
+            time.sleep(_SECONDS_TO_SPEAK)  # a launcher ends all with the first that ends: let it be one that speaks
+        if self.size > 1:
+            raise ValueError(
+                f"{command} is started in {self.size} processes (WORLD_SIZE); expected one, as each would do all of "
+                f"the work, in the same folders. Start it without the launcher; compare, tune and diagnose share "
+                f"their work by --jobs."
+            )
+
+    def refuse_jobs(self, jobs: int) -> None:
+        """Raise ``ValueError`` if several processes are to start further ones."""
+        if self.size > 1 and jobs > 1:
+            raise ValueError(
+                f"jobs is {jobs} in each of {self.size} processes (WORLD_SIZE); expected 1, as these share the work "
+                f"already. Leave --jobs out, or the launcher."
+            )
+
+    def device(self, name: str, gpus: int) -> str:
+        """The device of this process, where ``auto`` and ``cuda`` mean the GPU LOCAL_RANK of its machine.
+
+        Args:
+            name: As a user gives it.
+            gpus: That this process sees. One alone is taken in any case: the launcher may show each process its own.
+
+        Raises:
+            ValueError: For a GPU that all would share, or more processes than GPUs.
+
+        Example:
+            >>> Launched(rank=5, size=8, local_rank=1).device("auto", gpus=4)
+            'cuda:1'
+        """
+        if self.size == 1 or name == "cpu" or gpus == 0:
+            return name
+        if ":" in name:
+            raise ValueError(
+                f"device is {name!r} in each of {self.size} processes (WORLD_SIZE); expected auto, cuda or cpu, as "
+                f"each takes the GPU of its LOCAL_RANK. Leave the number out, or set CUDA_VISIBLE_DEVICES."
+            )
+        if gpus == 1:
+            return "cuda:0"
+        if self.local_rank >= gpus:
+            raise ValueError(
+                f"LOCAL_RANK is {self.local_rank} and torch finds {gpus} GPUs; expected one for each process. Start "
+                f"{gpus} processes on this machine, or give --device cpu."
+            )
+        return f"cuda:{self.local_rank}"
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Launched:
+    """What the environment says of this process; alone without WORLD_SIZE, as most are.
+
+    Raises:
+        ValueError: If the environment contradicts itself.
+
+    Example:
+        >>> launched({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
+        Launched(rank=1, size=2, local_rank=1)
+    """
+    found = {name: environment[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if environment.get(name)}
+    try:
+        size = int(found.get("WORLD_SIZE", "1"))
+        rank = int(found["RANK"]) if size > 1 else 0
+        local_rank = int(found.get("LOCAL_RANK", rank))
+    except (KeyError, ValueError):
+        size, rank, local_rank = 0, 0, 0
+    if not 0 <= rank < size:
+        raise ValueError(
+            f"the environment has {found}; expected whole numbers, RANK from 0 to WORLD_SIZE - 1. Start the command "
+            f"by torchrun, or without these variables."
+        )
+    return Launched(rank, size, local_rank if size > 1 else 0)
 
 
 def restarted() -> bool:
@@ -31,9 +128,13 @@ def may_restart() -> bool:
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
-def join() -> Ranks:
+def join() -> "Ranks":
     """All processes of the launcher; starts torch.distributed, for tensors on the CPU and on GPUs, where it must."""
-    if several() and not dist.is_initialized():
+    from torch import distributed as dist
+
+    from smoothout.ranks import ranks_of
+
+    if launched().several and not dist.is_initialized():
         store, rank, size = meet()
         dist.init_process_group(store=store, rank=rank, world_size=size)
     return ranks_of()
@@ -41,14 +142,29 @@ def join() -> Ranks:
 
 def leave() -> None:
     """End what :func:`join` started, once all processes are done."""
-    if several() and dist.is_initialized():
+    from torch import distributed as dist
+
+    if launched().several and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def meet() -> tuple[Any, int, int]:
-    """The launcher's store, empty of what earlier attempts left there, this process's rank, and their number."""
-    store, rank, size = next(rendezvous("env://", timeout=_MINUTES))
+    """The launcher's store, empty of what earlier attempts left there, this process's rank, and their number.
+
+    Raises:
+        ValueError: If the environment does not say where they meet.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=_MINUTES))
+    except ValueError as error:
+        raise ValueError(
+            f"{launched().size} processes were started that cannot meet ({error}); expected what torchrun sets. Start "
+            f"the command by torchrun or accelerate launch, or without WORLD_SIZE."
+        ) from error
     if may_restart():
         # torchrun keeps its store when it starts processes again, with the addresses of those that are gone
         # (pytorch/pytorch issues 135712 and 167288), and its count of restarts may differ between machines.

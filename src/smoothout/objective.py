@@ -127,7 +127,7 @@ class Objective:
     def gradient(self, offsets: Vector | None = None) -> tuple[float, list[Tensor]]:
         """f(theta_0 + offsets) and its gradient there."""
         self.passes += 1
-        total = Total(self.samples, self.device)
+        total = Total(self.samples.ranks, self.samples.count, self.device)
         gradient = [torch.zeros_like(parameter) for parameter in self.parameters]
         count = 0
         with self.ranks.together(self.device), self.moved(offsets):

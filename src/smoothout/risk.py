@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothout.losses import Loss, per_sample
-from smoothout.ranks import ALONE
+from smoothout.ranks import ALONE, Ranks
 from smoothout.results.runs import Risk
 from smoothout.samples import Batches, Samples
 from smoothout.weights import evaluating
@@ -34,20 +34,24 @@ def risk(
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
     prepare: Callable[[Tensor], Tensor] = lambda inputs: inputs,
     scope: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext(),
+    ranks: Ranks = ALONE,
+    count: int = 0,
 ) -> Risk:
     """Mean loss and classification errors in evaluation mode; batches are weighted by their size.
 
     Args:
         model: Maps inputs to logits (B, C); its mode comes back as it was.
-        batches: Pairs (inputs, targets).
+        batches: Pairs (inputs, targets); of several processes those of this one.
         loss: (logits, targets) -> mean loss of a batch, in nats for cross entropy.
         prepare: Applied to the inputs of each batch.
         scope: Given the batch's index, a context to run it in, such as ``smoother.perturbed``.
+        ranks: Processes that share the batches, k = rank mod size each; all get the bits of one alone.
+        count: Of the batches of all, where there are several processes.
 
     Raises:
         ValueError: If there are no samples.
     """
-    sums = _Sums(None, device_of(model))
+    sums = _Sums(ranks, count, device_of(model))
     with evaluating(model):
         for index, (inputs, targets) in enumerate(batches):
             with scope(index):
@@ -75,7 +79,7 @@ def risks(
     samples = data if isinstance(data, Samples) else Samples(data, device_of(model))
     resolved = per_sample(loss)
     device = device_of(model)
-    found = [_Sums(samples, device) for _ in points]
+    found = [_Sums(samples.ranks, samples.count, device) for _ in points]
     with samples.ranks.together(device):
         for part in samples.parts():
             for sums, point in zip(found, points, strict=True):
@@ -93,16 +97,17 @@ class Total:
     0 elsewhere. Adding up the tables is exact, x + 0, so that what is then added in order has the bits of one alone.
 
     Args:
-        samples: The batches; None for those of this process alone.
+        ranks: The processes.
+        count: Number of batches, where there are several.
         device: Where the numbers are.
     """
 
-    def __init__(self, samples: Samples | None, device: torch.device) -> None:
-        self._ranks = ALONE if samples is None else samples.ranks
+    def __init__(self, ranks: Ranks, count: int, device: torch.device) -> None:
+        self._ranks = ranks
         self._sum: Tensor | float = 0.0
         self._table: Tensor | None = None
-        if samples is not None and self._ranks.size > 1:
-            self._table = torch.zeros(samples.count, dtype=torch.float64, device=device)
+        if ranks.size > 1:
+            self._table = torch.zeros(count, dtype=torch.float64, device=device)
             self._place = self._ranks.rank
 
     def add(self, number: Tensor) -> None:
@@ -124,10 +129,9 @@ class Total:
 class _Sums:
     """Sums over samples; they stay on the device, so that nothing waits for it."""
 
-    def __init__(self, samples: Samples | None, device: torch.device) -> None:
-        self._ranks = ALONE if samples is None else samples.ranks
-        self._device = device
-        self._loss = Total(samples, device)
+    def __init__(self, ranks: Ranks, count: int, device: torch.device) -> None:
+        self._ranks, self._device = ranks, device
+        self._loss = Total(ranks, count, device)
         self._wrong: Tensor | int = 0
         self._classes = True
         self._samples = 0

@@ -16,11 +16,11 @@ import pytest
 import spied_command
 
 from smoothout.cli.main import main
+from smoothout.launch import Launched, launched
 from smoothout.measuring import landscape, sharpness, subject
 from smoothout.original.__main__ import run as run_original
 from smoothout.results.landscape import Line, Plane
 from smoothout.train import spread
-from smoothout.train.launched import Launched, launched
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 QUICK = ["--samples", "100", "--draws", "2", "--scale", "none", "--device", "cpu"]

@@ -14,6 +14,7 @@ from smoothout import _checks, landscape
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.cli.progress import progress
 from smoothout.landscape import LinePlan, PlanePlan
+from smoothout.launch import launched
 from smoothout.measuring.landscape import Span, axes_of, key_of, run_points
 from smoothout.measuring.points import KeptPoints
 from smoothout.measuring.subject import Place, Sampling, load
@@ -21,7 +22,6 @@ from smoothout.report.paper.landscape import draw_line, draw_plane
 from smoothout.results.checkpoints import weights_digest
 from smoothout.results.files import write_json
 from smoothout.results.landscape import Line, Plane, write_vtp
-from smoothout.train.launched import launched
 from smoothout.train.spread import device_of_process
 
 DESCRIPTION = "The loss along a line, or over a plane, through checkpoints or in random or Hessian directions."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import smoothout
-from smoothout.train.launched import launched
+from smoothout.launch import launched
 
 COMMANDS = {
     "train": "train a network and evaluate it after every epoch",
@@ -81,8 +81,8 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _which_process() -> str:
     """Of several that a launcher such as torchrun started."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    return f" (process {os.environ.get('RANK')} of {size})" if size > 1 else ""
+    here = launched()
+    return f" (process {here.rank} of {here.size})" if here.several else ""
 
 
 def _tell_launcher(error: Exception) -> None:
@@ -95,7 +95,7 @@ def _tell_launcher(error: Exception) -> None:
 
 def _shared(command: str, arguments: list[str]) -> int:
     """Run a command; in several processes the first runs it and the others do parts of its work."""
-    if command == "train" or launched().size == 1:
+    if command == "train" or not launched().several:
         return _alone(command, arguments)
     if command not in SPREAD:
         launched().refuse_several(command)

@@ -15,9 +15,9 @@ from smoothout import _checks
 from smoothout.cli.arguments import Replacements, parse
 from smoothout.cli.progress import progress
 from smoothout.cli.side_by_side import grouped, report
+from smoothout.launch import launched
 from smoothout.measuring.sharpness import Kept, Task, Wanted, run_tasks, tasks
 from smoothout.measuring.subject import Place, Sampling, label
-from smoothout.train.launched import launched
 from smoothout.train.spread import device_of_process
 
 DESCRIPTION = "Measure how sharp the minima of checkpoints are, side by side, on the same samples and with equal seeds."

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from smoothout.cli.main import main
+from smoothout.launch import launched
 from smoothout.original.options import PROGRAMS
 from smoothout.original.programs import translate
-from smoothout.train.launched import launched
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from smoothout.large_batch import partition
 from smoothout.momentum_sam import MomentumSAM
 from smoothout.noise.philox import fold
 from smoothout.ranks import Ranks
@@ -20,7 +21,7 @@ from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.risk import errors, risk
 from smoothout.running_stats import PartialRunningStats
 from smoothout.train import agreement, checkpoint, methods, passes, regime, trackers
-from smoothout.train.data.splits import in_order
+from smoothout.train.data.splits import EVALUATION_BATCH, in_order
 from smoothout.train.description import describe
 from smoothout.train.regime import Phase
 from smoothout.train.run import Run, load_weights, set_start
@@ -319,8 +320,16 @@ def _enter_phase(run: Run, phase: Phase) -> None:
 
 
 def _risk(run: Run, split: str) -> Risk:
-    """Of the clean weights, or of the averaged ones, without augmentation."""
-    return risk(_evaluated(run), in_order(run.dataset.split(split)), loss=run.loss, prepare=run.dataset.normalise)
+    """Of the clean weights, or of the averaged ones, without augmentation; processes share the batches."""
+    samples = run.dataset.split(split)
+    return risk(
+        _evaluated(run),
+        in_order(samples, ranks=run.ranks),
+        loss=run.loss,
+        prepare=run.dataset.normalise,
+        ranks=run.ranks,
+        count=len(partition(len(samples), EVALUATION_BATCH)),
+    )
 
 
 def _inputs(run: Run) -> Iterator[Tensor]:

@@ -21,9 +21,10 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
+from smoothout import launch
+from smoothout.launch import launched
 from smoothout.train import workers
 from smoothout.train.device import choose
-from smoothout.train.launched import launched
 
 _CHUNK = 4 << 20  # bytes of a value; the store refuses more than 8 MiB
 _OURS = "smoothout/"  # names in a store that others may use, too
@@ -244,16 +245,7 @@ class _Inbox:
 @functools.cache
 def _connected() -> _Store:
     """The store of torch that the launcher's environment names."""
-    from torch.distributed.rendezvous import rendezvous
-
-    try:
-        store, _, _ = next(rendezvous("env://"))
-    except ValueError as error:
-        raise ValueError(
-            f"{launched().size} processes were started that cannot meet ({error}); expected what torchrun sets. Start "
-            f"the command by torchrun or accelerate launch, or without WORLD_SIZE."
-        ) from error
-    return _Store(store)
+    return _Store(launch.meet()[0])
 
 
 @contextlib.contextmanager

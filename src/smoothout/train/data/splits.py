@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from smoothout.large_batch import partition
 from smoothout.noise.philox import fold
+from smoothout.ranks import ALONE, Ranks
 from smoothout.train.data.transforms import OnPicture, Rows, checked, generators_kept, seed_generators
 
 EVALUATION_BATCH = 1000
@@ -214,10 +215,18 @@ def _transformed(split: Resident | Streamed, evaluate: OnPicture, learn: OnPictu
 
 
 def in_order(
-    split: Resident | Streamed, *, augment: int | None = None, batch_size: int = EVALUATION_BATCH
+    split: Resident | Streamed,
+    *,
+    augment: int | None = None,
+    batch_size: int = EVALUATION_BATCH,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples of a split in their fixed order, in batches for evaluation."""
-    return split.batches(partition(len(split), batch_size), augment=augment)
+    """All samples of a split in their fixed order, in batches for evaluation; of several processes only this one's."""
+    sizes = partition(len(split), batch_size)
+    if ranks.size == 1:
+        return split.batches(sizes, augment=augment)
+    own = ranks.own(torch.split(torch.arange(len(split)), sizes))
+    return split.take(torch.cat([*own, torch.arange(0)])).batches([len(piece) for piece in own], augment=augment)
 
 
 def cut_holdout(samples: int, share: float | None, seed: int) -> tuple[Tensor, Tensor]:
