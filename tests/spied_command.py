@@ -19,7 +19,7 @@ def lines(folder, rank):
 
 def wait_for_the_other(folder, count):
     """So that it has tasks, however fast the first process is."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 100
     while len(lines(folder, "1")) < count and time.monotonic() < end:
         time.sleep(0.02)
 
