@@ -186,7 +186,7 @@ def test_a_process_that_fails_is_named_by_the_first(processes, digits_runs, here
     first, second = together(processes, words, [here] * 2, here / "spy", "fail")
     assert time.monotonic() - began < 100
     assert (first[0], second[0]) == (2, 1)
-    assert "smoothout sharpness: process 1 stopped: Traceback" in first[2]
+    assert "smoothout sharpness (process 0 of 2): process 1 stopped: Traceback" in first[2]
     assert "KeyError: 'the second task of process 1 fails'" in first[2]
     assert "KeyError: 'the second task of process 1 fails'" in second[2]
     kept = rows(here / "runs/a").keys()
@@ -198,7 +198,7 @@ def test_a_process_that_fails_is_named_by_the_first(processes, digits_runs, here
 def test_a_mistake_is_told_once(processes, here):
     first, second = together(processes, ["sharpness", "nowhere"], [here] * 2)
     assert first[0] == 2
-    assert first[2].startswith("smoothout sharpness: ")
+    assert first[2].startswith("smoothout sharpness (process 0 of 2): ")
     assert "nowhere" in first[2]
     assert second == (0, "", "")
 
@@ -218,7 +218,9 @@ def as_first_of_two(monkeypatch):
 def test_other_commands_refuse(as_first_of_two, capsys, command):
     assert main([command, "x"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"smoothout {command}: {command} is started in 2 processes (WORLD_SIZE); expected one")
+    assert told.startswith(
+        f"smoothout {command} (process 0 of 2): {command} is started in 2 processes (WORLD_SIZE); expected"
+    )
     assert told.endswith("Start it without the launcher; compare, tune and diagnose share their work by --jobs.\n")
 
 
