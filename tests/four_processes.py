@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import importlib.util
 import inspect
 import multiprocessing
@@ -62,7 +63,8 @@ class FourProcesses:
         context = multiprocessing.get_context("forkserver")
         # What each would import for itself.
         distributed = [f"torch.distributed.{name}" for name in ("checkpoint.state_dict", "fsdp", "tensor.parallel")]
-        context.set_forkserver_preload([*distributed, "pytest", "smoothout.smoothing", "smoothout.kernels.cpu"])
+        others = ("pytest", "smoothout.kernels.cpu", "smoothout.smoothing", "torch._dynamo")
+        context.set_forkserver_preload([*distributed, *others])
         meeting = self._folder / f"meeting-{self._started}"
         for rank in range(SIZE):
             here, there = context.Pipe()
@@ -79,6 +81,14 @@ class FourProcesses:
         for process in self._processes:
             process.join()
         self._processes, self._pipes = [], []
+
+
+@functools.cache
+def mesh_of(*shape, names=None):
+    """A mesh of all processes, for a function that runs in all of them; made once, since each makes groups."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh("cpu", shape or (SIZE,), mesh_dim_names=names)
 
 
 def _serve(rank: int, meeting: Path, pipe: Connection) -> None:

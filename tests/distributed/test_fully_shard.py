@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from four_processes import mesh_of
 from torch import nn
 
 from smoothout import SmoothOut
@@ -17,12 +18,6 @@ def net():
     return nn.Sequential(
         nn.Linear(6, 5), nn.Tanh(), nn.Sequential(nn.Linear(5, 8), nn.Tanh()), nn.Linear(8, 3)
     ).double()
-
-
-def mesh_of(*shape, names=None):
-    from torch.distributed.device_mesh import init_device_mesh
-
-    return init_device_mesh("cpu", shape or (4,), mesh_dim_names=names)
 
 
 def sharded(**options):
@@ -53,7 +48,7 @@ def gradients(model):
 
 
 def made(case):
-    """A sharded model in a state in which it might go on with old weights."""
+    """A sharded model, some of which keep what they have gathered."""
     if case == "not after forward":
         return sharded(reshard_after_forward=False)
     if case == "two of four":
@@ -66,6 +61,11 @@ def made(case):
     if case == "accumulating":
         model.set_reshard_after_backward(False)
         model.set_requires_gradient_sync(False)
+    return model
+
+
+def disturb(model, case):
+    """What may happen to it before a block."""
     if case == "gathered before":
         output(model)
         assert gathered(model)
@@ -75,7 +75,6 @@ def made(case):
         model.unshard(async_op=True)
     if case == "event":
         model.set_post_optim_event(torch.Event())
-    return model
 
 
 CASES = (
@@ -105,6 +104,7 @@ def as_one_process(group, case, evaluate):
     optimizers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (whole, model)]
     clean = output(whole)
     for _ in range(2):
+        disturb(model, case)
         expected, slopes = train(whole, smoothers[0], case, evaluate)
         found, others = train(model, smoothers[1], case, evaluate)
         assert not torch.equal(expected[0], clean)
@@ -130,6 +130,7 @@ def restored(group, case, scale, distribution):
     before = full(made("default"))
     smoother = SmoothOut(model, 0.2, scale=scale, distribution=distribution)
     clean = output(model)
+    disturb(model, case)
     with smoother.perturbed():
         noisy = output(model)
     assert not torch.equal(noisy, clean)

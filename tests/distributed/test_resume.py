@@ -1,5 +1,7 @@
 """Saved by some processes with torch.distributed.checkpoint, and resumed by fewer."""
 
+import functools
+
 import pytest
 import torch
 from torch import distributed as dist
@@ -8,6 +10,12 @@ from torch import nn
 from smoothout import AutoStrength, SmoothOut
 
 STEPS, SAVED = 6, 3
+
+
+@functools.cache
+def alone():
+    """A group of this process."""
+    return dist.new_group([dist.get_rank()], use_local_synchronization=True)
 
 
 def parts(group, scale, strength):
@@ -19,8 +27,7 @@ def parts(group, scale, strength):
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     fully_shard(model, mesh=DeviceMesh.from_group(group, "cpu"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    alone = dist.new_group([dist.get_rank()], use_local_synchronization=True)
-    return model, optimizer, SmoothOut(model, strength, scale=scale, process_group=alone)
+    return model, optimizer, SmoothOut(model, strength, scale=scale, process_group=alone())
 
 
 def train(model, optimizer, smoother, steps):

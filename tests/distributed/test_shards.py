@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from four_processes import mesh_of
 from torch import distributed as dist
 from torch import nn
 
@@ -13,10 +14,10 @@ SCALES = ("none", "weight", "filter")
 DISTRIBUTIONS = ("uniform", "normal")
 
 
-def mesh_of(group, *shape, names=None):
-    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+def line(group):
+    from torch.distributed.device_mesh import DeviceMesh
 
-    return init_device_mesh("cpu", shape, mesh_dim_names=names) if shape else DeviceMesh.from_group(group, "cpu")
+    return DeviceMesh.from_group(group, "cpu")
 
 
 class Shapes(nn.Module):
@@ -77,7 +78,7 @@ KINDS = (
 def pair(group, kind, dtype, **options):
     """A whole model and a placed one, with a smoother each."""
     placements = placements_of(kind)
-    mesh = mesh_of(group) if len(placements) == 1 else mesh_of(group, 2, 2)
+    mesh = line(group) if len(placements) == 1 else mesh_of(2, 2)
     nets = [Shapes(dtype), placed(Shapes(dtype), mesh, placements)]
     return nets, [SmoothOut(net, 0.1, sync="shared", **options) for net in nets]
 
@@ -192,7 +193,7 @@ def drawn(group, rows):
     from smoothout.noise import draws
     from smoothout.scaling import draw
 
-    net = placed(nn.Linear(16, rows, bias=False), mesh_of(group), [Shard(0)])
+    net = placed(nn.Linear(16, rows, bias=False), line(group), [Shard(0)])
     smoother = SmoothOut(net, 0.1, sync="shared")
     made, before = [], draws.philox4x32
     draws.philox4x32 = lambda counter, key: made.append(len(counter[0])) or before(counter, key)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from four_processes import mesh_of
 from torch import distributed as dist
 from torch import nn
 
@@ -9,9 +10,7 @@ from smoothout import AutoStrength, MomentumSAM, SmoothOut
 
 
 def meshes(*shape):
-    from torch.distributed.device_mesh import init_device_mesh
-
-    return init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
+    return mesh_of(*shape, names=("dp", "tp"))
 
 
 def cut(mesh, *placements):

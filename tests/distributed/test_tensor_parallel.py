@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from four_processes import mesh_of
 from torch import nn
 
 from smoothout import SmoothOut
@@ -16,14 +17,14 @@ def net(dtype):
 
 def parallel(group, dtype, shape):
     """The first layer cut by rows, the next by columns, the last not at all; ``shape`` is (fully_shard, parallel)."""
-    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
     model, plan = net(dtype), {"0": ColwiseParallel(), "2": RowwiseParallel()}
     if shape[0] == 1:
         return parallelize_module(model, DeviceMesh.from_group(group, "cpu"), plan)
-    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
+    mesh = mesh_of(*shape, names=("dp", "tp"))
     return fully_shard(parallelize_module(model, mesh["tp"], plan), mesh=mesh["dp"])
 
 
