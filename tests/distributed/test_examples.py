@@ -1,14 +1,17 @@
-"""Examples, as torchrun starts them."""
+"""Examples, as torchrun starts them, and what the benchmark of scaling times."""
 
+import copy
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from launched import BIN, SECONDS
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES, BENCHMARKS = ROOT / "examples", ROOT / "benchmarks"
 
 
 def started(size):
@@ -32,3 +35,27 @@ def test_ones_own_loop_does_not_depend_on_the_number_of_processes():
     alone, both = (final_loss(process) for process in [started(1), started(2)])
     assert 0.1 < alone < 1
     assert both == pytest.approx(alone, rel=1e-5)  # with another noise it differs by some 1e-4
+
+
+def trained(group):
+    import torch
+
+    from smoothout.ranks import ranks_of
+
+    sys.path.insert(0, str(BENCHMARKS))
+    import scaling
+    from steps import Network
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10))
+    made = scaling.Updates(Network("small", lambda: copy.deepcopy(net), (4,), 5, scaling.STRONG, 0), ranks_of(group))
+    inside = [made.make(ghosts, noise) for ghosts in (scaling.STRONG, 6) for noise in (False, True)]
+    return made._model.state_dict(), inside
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_benchmark_of_scaling_times_updates_that_do_not_depend_on_the_number_of_processes(processes, size):
+    [(expected, _)] = processes(trained, size=1)
+    for found, inside in processes(trained, size=size):
+        for name, value in expected.items():
+            assert found[name].double().numpy() == pytest.approx(value.double().numpy(), rel=1e-4, abs=1e-6), name
+        assert inside[1] > inside[0] >= 0
