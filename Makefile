@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := .[all,test]
 
-.PHONY: help install demo figures choose sharpness bench bench-landscape bench-installed docs browser test lint types clean
+.PHONY: help install demo figures choose sharpness bench bench-landscape bench-scaling bench-installed docs browser test lint types clean
 
 help:  ## list the chores
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ bench: bench-installed  ## time training steps with noise against plain ones and
 
 bench-landscape: bench-installed  ## time lines, planes and Hessians against bare loops and other packages (about ten minutes)
 	$(BIN)/python benchmarks/landscape.py
+
+bench-scaling: install  ## time training in several processes, and write docs/scaling.md's tables (about three minutes)
+	$(BIN)/python benchmarks/scaling.py
 
 bench-installed: install
 	if [ -x $(BIN)/uv ]; then \

@@ -194,10 +194,10 @@ def interleaved(works: dict[str, Callable[[], None]], over: str, rounds: int) ->
             took = seconds(works[name])
             if index >= 0:
                 times[name][index] = took
-    return {name: _ratio(times[name], times[over]) for name in names if name != over}
+    return {name: ratio(times[name], times[over]) for name in names if name != over}
 
 
-def _ratio(above: list[float], below: list[float]) -> Ratio:
+def ratio(above: list[float], below: list[float]) -> Ratio:
     found = sorted(a / b for a, b in zip(above, below, strict=True))
     end = max(1, int(binom.ppf(0.025, len(found), 0.5)))  # the interval goes from the end-th to the end-th from above
     return Ratio(statistics.median(found), found[end - 1], found[-end], statistics.median(below))
