@@ -42,12 +42,13 @@ def offsets(
     if not weights:
         return []
     drawn = draw(weights, key, distribution)
-    factors: dict[int, Tensor] = dict(split or {})
     if scale == "filter":
-        factors |= _filter_factors(weights, drawn, amplitude, distribution, factors)
+        factors: Sequence[Tensor | None] = _filter_factors(weights, drawn, amplitude, distribution, split or {})
+    else:
+        factors = [None] * len(weights)
     return [
-        _offset(weight, z, amplitude, scale, distribution, factors.get(weight.ordinal))
-        for weight, z in zip(weights, drawn, strict=True)
+        _offset(weight, z, amplitude, scale, distribution, factor)
+        for weight, z, factor in zip(weights, drawn, factors, strict=True)
     ]
 
 
@@ -89,18 +90,18 @@ def _filter_factors(
     amplitude: float,
     distribution: Distribution,
     known: Mapping[int, Tensor],
-) -> dict[int, Tensor]:
-    """a ||w_f|| / (||z_f|| + 1e-6) by ordinal, float64, in shapes that multiply the weights; but for those known."""
+) -> list[Tensor]:
+    """a ||w_f|| / (||z_f|| + 1e-6) of each weight, float64, in shapes that multiply them; some are known by ordinal."""
     pairs = [(weight, z) for weight, z in zip(weights, drawn, strict=True) if weight.ordinal not in known]
-    if not pairs:
-        return {}
-    shaped = [z.view(weight.local.shape) for weight, z in pairs]
     own = [weight for weight, _ in pairs]
-    norms = _norms_of_all([*own, *own], [*(weight.local.detach() for weight in own), *shaped])
+    shaped = [z.view(weight.local.shape) for weight, z in pairs]
+    values = [*(weight.local.detach() for weight in own), *shaped]
+    norms = _norms_of_all([*own, *own], values) if own else []
     factors = [
         factor_of(w, z, amplitude, distribution) for w, z in zip(norms[: len(own)], norms[len(own) :], strict=True)
     ]
-    return {weight.ordinal: weight.over_filters(factor) for weight, factor in zip(own, factors, strict=True)}
+    found = iter([weight.over_filters(factor) for weight, factor in zip(own, factors, strict=True)])
+    return [known[weight.ordinal] if weight.ordinal in known else next(found) for weight in weights]
 
 
 def factor_of(w_norms: Tensor, z_norms: Tensor, amplitude: float, distribution: Distribution) -> Tensor:

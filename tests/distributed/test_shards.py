@@ -146,7 +146,7 @@ def factors(group, kind, distribution):
     expected = _filter_factors(whole, draw(whole, key, distribution), 0.1, distribution, {})
     for weight in smoothers[1]._weights:
         if weight.ordinal in split:
-            here = expected[weight.ordinal].expand(weight.parameter.shape).float()
+            here = expected[[each.name for each in whole].index(weight.name)].expand(weight.parameter.shape).float()
             cut = here[torch.meshgrid(*weight.part.coordinates, indexing="ij")]
             found = split[weight.ordinal].expand(weight.local.shape).float()
             ulp = torch.nextafter(cut, torch.tensor(torch.inf)) - cut
