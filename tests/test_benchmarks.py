@@ -143,3 +143,19 @@ def test_the_networks_that_are_predicted(scaling):
     shapes = [[width * width] * 4 + [width * hidden] * 3 + [width] * 2] * layers
     tensors = [size for layer in shapes for size in layer] + [words * width] * 2 + [width]
     assert (sum(tensors), len(tensors)) == (model.TRANSFORMER["weights"], model.TRANSFORMER["tensors"])
+
+
+def test_blocks_on_shards_are_shown_once_they_are_measured(scaling):
+    _, page = scaling
+    assert list(page.of_shards({"sharded": {"not measured": "TypeError: a DTensor"}}, cores=2)) == [
+        "Blocks on sharded weights: not measured (TypeError: a DTensor)",
+        "",
+    ]
+    blocks = [
+        {"kind": "SmoothOut", "processes": p, "seconds": 0.004 / p, "times one process": {"median": 1 / p}}
+        for p in (1, 4)
+    ]
+    head, _, *rows, last = page.of_shards({"sharded": {"weights": 4_000_000, "blocks": blocks}}, cores=2)
+    assert head.startswith("| block on 4,000,000 weights")
+    assert rows == ["| SmoothOut | 1 | 4 | 1.00 |", "| SmoothOut | 4, oversubscribed | 1 | 0.25 |"]
+    assert last == ""
