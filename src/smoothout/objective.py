@@ -277,8 +277,7 @@ def spread(data: Batches | Samples, model: nn.Module, ranks: Ranks) -> Samples:
         samples = data if isinstance(data, Samples) else Samples(data, device)
     if ranks.size > 1:
         ranks.same(
-            "the model",
-            f"one with digest {digest(model.state_dict().values())}",
+            {"the digest of the model": digest(model.state_dict().values())},
             "Load the same weights in every process, or broadcast those of process 0.",
         )
     return samples.spread(ranks)

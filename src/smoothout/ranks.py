@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -110,22 +110,24 @@ class Ranks:
             raise error
         raise (RuntimeError if is_runtime else ValueError)(f"process {first} stopped: {text}")
 
-    def same(self, what: str, value: str, remedy: str) -> None:
-        """Raise ``ValueError`` in every process unless all have the same text.
+    def same(self, values: Mapping[str, object], remedy: str) -> None:
+        """Raise ``ValueError`` in every process unless all have the same values, naming the first that differs.
 
         Args:
-            what: It describes, for the message.
-            value: The text.
+            values: By names for the message; the same names in all processes.
             remedy: A sentence.
         """
-        values = self.all(value)
-        others = [rank for rank, each in enumerate(values) if each != values[0]]
-        if others:
-            names = f"process{'es' * (len(others) > 1)} {', '.join(map(str, others))}"
-            raise ValueError(
-                f"{what} of {names} is {values[others[0]]}, that of process 0 {values[0]}; expected the same in all "
-                f"{self.size} processes. {remedy}"
-            )
+        if self.size == 1:
+            return
+        found = self.all(dict(values))
+        for name, first in found[0].items():
+            for rank, others in enumerate(found):
+                if others.get(name) != first:
+                    here = others.get(name)
+                    raise ValueError(
+                        f"{name} is {here!r} in process {rank} and {first!r} in process 0; expected the same in all "
+                        f"{self.size} processes. {remedy}"
+                    )
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "Ranks":
         return self  # a group belongs to the process and cannot be copied

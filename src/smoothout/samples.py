@@ -88,8 +88,7 @@ class Samples:
         with ranks.together(self._device):
             read = digest(each())
         ranks.same(
-            "the data",
-            f"{found.count} batches of {samples} samples (digest {read})",
+            {"the number of batches": found.count, "the number of samples": samples, "the digest of the data": read},
             "Give each process all of the data in one order: no DistributedSampler, no shuffling, no augmentation.",
         )
         return found

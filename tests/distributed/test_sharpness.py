@@ -267,13 +267,16 @@ def _fail(*_):
 def test_data_that_differ_are_named(processes):
     found = processes(refused, "count", size=3)
     assert len(set(found)) == 1
-    assert found[0].startswith("ValueError: the data of processes 1, 2 is 5 batches of 30 samples (digest ")
-    assert "that of process 0 6 batches of 39 samples" in found[0]
-    assert "expected the same in all 3 processes. Give each process all of the data in one order" in found[0]
+    assert found[0].startswith(
+        "ValueError: the number of batches is 5 in process 1 and 6 in process 0; expected the same"
+    )
+    assert "in all 3 processes. Give each process all of the data in one order" in found[0]
     [order] = set(processes(refused, "order", size=3))
-    assert order.startswith("ValueError: the data of process 2 is 6 batches of 39 samples")
+    assert order.startswith("ValueError: the digest of the data is ")
+    assert " in process 2 and " in order
     [model] = set(processes(refused, "model", size=3))
-    assert model.startswith("ValueError: the model of processes 1, 2 is one with digest ")
+    assert model.startswith("ValueError: the digest of the model is ")
+    assert " in process 1 and " in model
     assert model.endswith("Load the same weights in every process, or broadcast those of process 0.")
 
 

@@ -168,7 +168,7 @@ def differ(group, changes):
     from smoothout.train.config import Settings
 
     rank = torch.distributed.get_rank(group)
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(ValueError, match="expected the same") as error:
         run.prepare(Settings().replace(**(SMALL | (changes if rank == 2 else {}))), process_group=group)
     return str(error.value)
 

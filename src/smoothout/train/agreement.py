@@ -1,16 +1,17 @@
-"""That all processes of a run do the same thing."""
+"""What must be the same in all processes of a run; see :meth:`smoothout.ranks.Ranks.same`."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smoothout.ranks import Ranks
 from smoothout.train.config import Settings
 from smoothout.train.data.splits import DataSet, Resident
 from smoothout.train.provenance import versions
+
+REMEDY = "Start all with the same command, versions and data."
 
 
 def of_settings(settings: Settings) -> dict[str, Any]:
@@ -33,25 +34,6 @@ def of_replica(network: nn.Module) -> dict[str, Any]:
     """What must be equal after every epoch: the bits of the weights and buffers."""
     named = [*network.named_parameters(), *network.named_buffers()]
     return dict(zip((f"checksum of {name}" for name, _ in named), _checksums([v for _, v in named]), strict=True))
-
-
-def refuse_differences(ranks: Ranks, own: Mapping[str, Any], remedy: str = "") -> None:
-    """Raise if processes differ; all must call this at the same place.
-
-    Raises:
-        RuntimeError: In every process, naming what differs, how and where.
-    """
-    if ranks.size == 1:
-        return
-    found = ranks.all(dict(own))
-    for name in own:
-        values = [each.get(name) for each in found]
-        for rank, value in enumerate(values):
-            if value != values[0]:
-                raise RuntimeError(
-                    f"{name} is {value!r} in process {rank} and {values[0]!r} in process 0; expected the same in all "
-                    f"{ranks.size} processes. {remedy or 'Start all with the same command, versions and data.'}"
-                )
 
 
 def _checksums(tensors: Sequence[Tensor]) -> list[int]:

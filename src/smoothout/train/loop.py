@@ -97,7 +97,7 @@ def train(run: Run, folder: RunFolder | None, watcher: Watcher, *, resume: bool 
 
     Raises:
         FloatingPointError: If the training loss is no longer finite.
-        RuntimeError: If processes come to differ.
+        ValueError: If processes come to differ.
     """
     if (folder is None) == run.ranks.first:
         raise ValueError(
@@ -135,7 +135,8 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
     trained = time.perf_counter() - began
     progress.epoch += 1
 
-    agreement.refuse_differences(run.ranks, agreement.of_replica(run.network), _SAME_MACHINES)
+    if run.ranks.size > 1:
+        run.ranks.same(agreement.of_replica(run.network), _SAME_MACHINES)
     train_risk = _finite(seen.gathered(run.ranks, run.accelerator.device).risk(), progress)
     evaluated = progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == plan.epochs
     if run.average is not None and (evaluated or settings.schedule.save_all or _saves(run, progress.epoch)):

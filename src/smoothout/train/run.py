@@ -63,7 +63,7 @@ def prepare(
         process_group: Of the processes that train together; None for all that were started.
 
     Raises:
-        RuntimeError: If the processes differ in their settings, data or versions.
+        ValueError: If the processes differ in their settings, data or versions.
     """
     if settings.data.holdout == 0:
         raise ValueError("holdout is 0; training chooses its best epoch on held-out samples. Leave --holdout out.")
@@ -71,11 +71,11 @@ def prepare(
     everyone = join()
     ranks = everyone if process_group is None else ranks_of(process_group)
     accelerator = _accelerator(settings, track, logging_dir)
-    agreement.refuse_differences(ranks, agreement.of_settings(settings))
+    ranks.same(agreement.of_settings(settings), agreement.REMEDY)
     noise, seed = methods.noise_of(settings), settings.schedule.seed
     problem = pose(settings, accelerator.device)
     network = problem.network
-    agreement.refuse_differences(ranks, agreement.of_data(problem.dataset))
+    ranks.same(agreement.of_data(problem.dataset), agreement.REMEDY)
     passes.check(settings.batches, network, problem.dataset)
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     methods.check_ghosts(settings, plan.batches)
