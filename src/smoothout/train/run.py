@@ -75,7 +75,8 @@ def prepare(
     noise, seed = methods.noise_of(settings), settings.schedule.seed
     problem = pose(settings, accelerator.device)
     network = problem.network
-    ranks.same(agreement.of_data(problem.dataset), agreement.REMEDY)
+    if ranks.size > 1:
+        ranks.same(agreement.of_data(problem.dataset), agreement.REMEDY)
     passes.check(settings.batches, network, problem.dataset)
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     methods.check_ghosts(settings, plan.batches)
