@@ -33,7 +33,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 
 from smoothout import AdaSmoothOut, SmoothOut, ghost_batches
-from smoothout.ranks import Ranks, ranks_of
+from smoothout.ranks import ALONE, Ranks, ranks_of
 from smoothout.running_stats import PartialRunningStats
 from smoothout.train import models
 from smoothout.train.passes import Learner
@@ -158,7 +158,11 @@ def updates(team: Team, network: Network, rounds: int) -> dict[str, Any]:
     def work(ghosts: int, noise: bool, size: int) -> float:
         return made[size].make(ghosts, noise)
 
-    works = {(ghosts, noise, size): partial(work, ghosts, noise, size) for ghosts, size in CASES for noise in (0, 1)}
+    works: dict[Any, Work] = {
+        (ghosts, noise, size): partial(work, ghosts, noise, size) for ghosts, size in CASES for noise in (0, 1)
+    }
+    alone = Updates(network, ALONE)  # whatever the others do
+    works |= {("side by side", size): partial(alone.make, WEAK, False) for size in PROCESSES}
     times = team.interleaved(works, rounds)
     rows = []
     for ghosts, size in CASES:
@@ -178,10 +182,17 @@ def updates(team: Team, network: Network, rounds: int) -> dict[str, Any]:
                     "noisy": ratio(noise, _took(times[base, 1, 1])).record(),
                 }
         rows.append(row)
+    beside = {str(p): ratio(*(_took(times["side by side", each]) for each in (p, 1))).median for p in PROCESSES[1:]}
     model = network.build()
     norms = [module.num_features for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     weights = sum(parameter.numel() for parameter in model.parameters())
-    return {"weights": weights, "channels": sum(norms), "ghost batch": network.ghost, "updates": rows}
+    return {
+        "weights": weights,
+        "channels": sum(norms),
+        "side by side": beside,
+        "ghost batch": network.ghost,
+        "updates": rows,
+    }
 
 
 def sharded_blocks(team: Team, rounds: int) -> dict[str, Any]:

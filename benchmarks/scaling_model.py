@@ -98,12 +98,10 @@ class Update:
     noise: float
     step: float
 
-    def seconds(
-        self, processes: int, communication: float = 0.0, overlap: float = 0.0, cores: float = math.inf
-    ) -> float:
-        """T(P); processes that share a core take turns."""
+    def seconds(self, processes: int, communication: float = 0.0, overlap: float = 0.0, slower: float = 1.0) -> float:
+        """T(P); work takes ``slower`` times as long where processes share cores, caches and memory."""
         work = math.ceil(self.pieces / processes) * (self.ghost + self.noise) + self.step
-        return work * max(1.0, processes / cores) + max(0.0, communication - overlap)
+        return work * slower + max(0.0, communication - overlap)
 
 
 @dataclass(frozen=True)
@@ -243,10 +241,11 @@ def updates_here(rows: Sequence[dict[str, Any]]) -> tuple[Update, Update]:
     return Update(0, ghost, 0.0, step), Update(0, ghost, noise, step + once)
 
 
-def predicted_here(network: dict[str, Any], links: dict[int, Link], cores: int) -> list[dict[str, Any]]:
+def predicted_here(network: dict[str, Any], links: dict[int, Link]) -> list[dict[str, Any]]:
     """For each measured case in several processes, measured and predicted seconds.
 
-    Nothing hides the communication: the cores that would carry it are at work.
+    How much processes slow each other down is measured, side by side and without communication. Nothing hides the
+    communication: the cores that would carry it are at work.
     """
     found = []
     for row in (row for row in network["updates"] if row["processes"] > 1):
@@ -255,7 +254,7 @@ def predicted_here(network: dict[str, Any], links: dict[int, Link], cores: int) 
         communication = sum(link.all_reduce(processes, size) for size in sent)
         for name, update in zip(("plain", "noisy"), updates_here(network["updates"]), strict=True):
             here = replace(update, pieces=row["ghosts"])
-            predicted = here.seconds(processes, communication, cores=cores)
+            predicted = here.seconds(processes, communication, slower=network["side by side"][str(processes)])
             case = {"ghosts": row["ghosts"], "processes": processes, "noise": name == "noisy"}
             found.append(case | {"measured": row[name], "predicted": predicted})
     return found

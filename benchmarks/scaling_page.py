@@ -90,6 +90,13 @@ def of_updates(found: dict[str, Any], cores: int) -> Iterator[str]:
                     cells += [f"{row[kind][arm]['median']:.2f}" for arm in ("plain", "noisy")]
                     rows.append([*cells, milliseconds(row["noise"])])
     yield from table(head, rows)
+    head = ("updates side by side that tell each other nothing, times one alone", *found["networks"])
+    counts = {p: None for network in found["networks"].values() for p in network["side by side"]}
+    rows = [
+        [shared(int(p), cores), *(f"{each['side by side'][p]:.2f}" for each in found["networks"].values())]
+        for p in counts
+    ]
+    yield from table(head, rows)
 
 
 def of_shards(found: dict[str, Any], cores: int) -> Iterator[str]:
@@ -111,7 +118,7 @@ def of_model(found: dict[str, Any], cores: int) -> Iterator[str]:
     links = {processes: each.link for processes, each in fits(found).items()}
     rows = []
     for name, network in found["networks"].items():
-        for row in predicted_here(network, links, cores):
+        for row in predicted_here(network, links):
             ratio = row["predicted"] / row["measured"]
             cells = [name, row["ghosts"], shared(row["processes"], cores), "yes" if row["noise"] else "no"]
             rows.append([*cells, milliseconds(row["measured"]), milliseconds(row["predicted"]), f"{ratio:.2f}"])

@@ -79,7 +79,7 @@ def test_updates_by_hand(scaling):
     assert update.seconds(3) == pytest.approx(3 * 0.11 + 0.02)
     assert update.seconds(16, communication=0.05, overlap=0.03) == pytest.approx(0.11 + 0.02 + 0.02)
     assert update.seconds(16, communication=0.05, overlap=0.06) == pytest.approx(0.11 + 0.02)
-    assert update.seconds(4, communication=0.05, cores=2) == pytest.approx(2 * (2 * 0.11 + 0.02) + 0.05)
+    assert update.seconds(4, communication=0.05, slower=2.0) == pytest.approx(2 * (2 * 0.11 + 0.02) + 0.05)
 
 
 def test_sharded_updates_by_hand(scaling):
@@ -99,13 +99,13 @@ def test_measured_cases_by_hand(scaling):
         for ghosts in (8, 2)
     ]
     both = {"processes": 2, "ghosts": 7, "plain": 1.0, "noisy": 2.0, "noise": 0.5}
-    network = {"updates": [*alone, both], "weights": 1000, "channels": 10}
+    network = {"updates": [*alone, both], "weights": 1000, "channels": 10, "side by side": {"2": 1.5}}
     links = {2: model.Link(1e-3, 1e6)}
-    plain, noisy = model.predicted_here(network, links, cores=2)
+    plain, noisy = model.predicted_here(network, links)
     sent = 0.002 + 0.004 + 0.002 + 0.00008  # gradients, then statistics
     assert (plain["measured"], noisy["measured"]) == (1.0, 2.0)
-    assert plain["predicted"] == pytest.approx(0.03 + 4 * 0.1 + sent)
-    assert noisy["predicted"] == pytest.approx(0.03 + 4 * 0.11 + 0.002 + sent)
+    assert plain["predicted"] == pytest.approx(1.5 * (0.03 + 4 * 0.1) + sent)
+    assert noisy["predicted"] == pytest.approx(1.5 * (0.03 + 4 * 0.11 + 0.002) + sent)
 
 
 def test_predictions_for_gpus_by_hand(scaling):
