@@ -106,6 +106,8 @@ class Team:
     def __init__(self) -> None:
         groups = {size: dist.new_group(range(size), timeout=LIMIT) for size in PROCESSES}
         self.ranks = {size: ranks_of(group) for size, group in groups.items() if dist.get_rank() < size}
+        #: Of this process by itself.
+        self.alone = [dist.new_group([rank], timeout=LIMIT) for rank in range(dist.get_world_size())][dist.get_rank()]
 
     def interleaved(self, works: dict[Any, Work], rounds: int) -> dict[Any, list[tuple[float, float]]]:
         """Seconds of each work of each round, and what it returned, in the slowest process.
@@ -197,18 +199,9 @@ def updates(team: Team, network: Network, rounds: int) -> dict[str, Any]:
 
 def sharded_blocks(team: Team, rounds: int) -> dict[str, Any]:
     """Seconds to enter and leave a block on sharded weights; where SmoothOut refuses them, what it says."""
-    smoothers, refusal = {}, ""
-    for size, ranks in team.ranks.items():
-        try:
-            smoothers[size] = {kind: _smoother(kind, ranks) for kind in _KINDS}
-            for smoother in smoothers[size].values():
-                _block(smoother)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            refusal = f"{type(error).__name__}: {error}"
-    refusals: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(refusals, refusal)
-    if any(refusals):
-        return {"not measured": next(filter(None, refusals))}
+    smoothers = {
+        size: {kind: _smoother(kind, ranks, team.alone) for kind in _KINDS} for size, ranks in team.ranks.items()
+    }
     works: dict[Any, Work] = {
         (kind, size): partial(lambda kind, size: _block(smoothers[size][kind]), kind, size)
         for kind in _KINDS
@@ -233,13 +226,9 @@ _KINDS: dict[str, Callable[..., SmoothOut]] = {
 }
 
 
-def _smoother(kind: str, ranks: Ranks) -> SmoothOut:
-    """Of sharded weights; the processes of the shards are known from them, or are told."""
-    model = _sharded(ranks)
-    try:
-        return _KINDS[kind](model)
-    except (TypeError, ValueError):
-        return _KINDS[kind](model, process_group=ranks.group)
+def _smoother(kind: str, ranks: Ranks, alone: Any) -> SmoothOut:
+    """Of sharded weights, of which no process outside of their mesh has a copy."""
+    return _KINDS[kind](_sharded(ranks), process_group=alone)
 
 
 def _sharded(ranks: Ranks) -> nn.Module:
