@@ -91,7 +91,7 @@ class Updates:
                 stats.skip(skipped)
             skipped = self._ranks.size - 1
             with contextlib.nullcontext() if index == len(own) - 1 else self._learner.apart():
-                loss = functional.cross_entropy(self._learner(x), y) * (len(x) / samples * self._ranks.size)
+                loss = functional.cross_entropy(self._learner(x), y) * (len(x) / samples)
                 loss.backward()
         if stats is not None:
             stats.skip(ghosts - self._ranks.rank - 1 - (len(own) - 1) * self._ranks.size)

@@ -3,6 +3,7 @@
 Nothing here imports torch before it is used, so that ``smoothout --help`` does not wait for it.
 """
 
+import functools
 import os
 import time
 import uuid
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from smoothout.ranks import Ranks
 
 _MINUTES = timedelta(minutes=10)  # until all are there: machines start at different times
+_RUN_ID = "TORCHELASTIC_RUN_ID"  # set by torchrun
 _PAUSE = 0.02  # seconds between two looks at the store
 _SECONDS_TO_SPEAK = 5.0
 
@@ -118,14 +120,20 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched:
     return Launched(rank, size, local_rank if size > 1 else 0)
 
 
-def restarted() -> bool:
-    """Whether torchrun started this process in the place of one that ended too early."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def may_restart() -> bool:
     """Whether torchrun would start all processes again when one ends too early."""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def note(text: str) -> None:
+    """Leave a note that processes find which torchrun starts in the place of these; nothing without torchrun."""
+    if _RUN_ID in os.environ:
+        _store()[0].set(f"note/{text}", "left")
+
+
+def noted(text: str) -> bool:
+    """Whether an earlier attempt of this launch left a note. torchrun's count of restarts differs between machines."""
+    return _RUN_ID in os.environ and bool(_store()[0].check([f"note/{text}"]))
 
 
 def join() -> "Ranks":
@@ -156,6 +164,18 @@ def meet() -> tuple[Any, int, int]:
         ValueError: If the environment does not say where they meet.
     """
     from torch.distributed.distributed_c10d import PrefixStore
+
+    store, rank, size = _store()
+    if _RUN_ID in os.environ:
+        # torchrun keeps its store when it starts processes again, with the addresses of those that are gone
+        # (pytorch/pytorch issues 135712 and 167288), and its count of restarts may differ between machines.
+        store = PrefixStore(f"attempt {_attempt(store, rank, size)}", store)
+    return store, rank, size
+
+
+@functools.cache
+def _store() -> tuple[Any, int, int]:
+    """The launcher's store as it is, which may outlive these processes, this one's rank, and their number."""
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -165,10 +185,6 @@ def meet() -> tuple[Any, int, int]:
             f"{launched().size} processes were started that cannot meet ({error}); expected what torchrun sets. Start "
             f"the command by torchrun or accelerate launch, or without WORLD_SIZE."
         ) from error
-    if may_restart():
-        # torchrun keeps its store when it starts processes again, with the addresses of those that are gone
-        # (pytorch/pytorch issues 135712 and 167288), and its count of restarts may differ between machines.
-        store = PrefixStore(f"attempt {_attempt(store, rank, size)}", store)
     return store, rank, size
 
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -128,6 +128,12 @@ class Ranks:
                         f"{name} is {here!r} in process {rank} and {first!r} in process 0; expected the same in all "
                         f"{self.size} processes. {remedy}"
                     )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "what knows a process group cannot be saved whole, as the group belongs to its process; expected plain "
+            "state. Save state_dict() instead."
+        )
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "Ranks":
         return self  # a group belongs to the process and cannot be copied

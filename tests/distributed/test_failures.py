@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from smoothout import launch
 from smoothout.cli.main import main
 from smoothout.results.processes import state_of
+from smoothout.train.config import Settings
 
 
 def weights(folder):
@@ -34,10 +35,10 @@ def whole(group, folder, words):
 
 def test_a_killed_process_is_started_again_and_ends_with_the_same_weights(processes, tmp_path):
     words = command(SMALL, tmp_path, "killed", "killed")
-    options = "--standalone --nproc-per-node 2 --max-restarts 1"
+    options = "--standalone --nproc-per-node 3 --max-restarts 1"  # of two processes, sums have one order
     # The twelfth pass of process 1 is in the second epoch.
     run = torchrun(options, ["train", *words], TROUBLE=str(tmp_path / "once"), TROUBLE_AT="12")
-    processes(whole, tmp_path / "whole", words, size=2)
+    processes(whole, tmp_path / "whole", words, size=3)
     text = run.communicate(timeout=SECONDS)[0]
     assert run.returncode == 0, text
     assert (tmp_path / "once").exists()
@@ -70,6 +71,21 @@ def test_restarts_need_a_name(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
     assert main(["train"]) == 2
     assert "torchrun may start the run again and there is no --name" in capsys.readouterr().err
+
+
+def test_a_restart_does_not_take_a_run_that_was_there_before(tmp_path, monkeypatch, capsys):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text(Settings().to_json())
+    for name, value in (("RUN_ID", "some"), ("MAX_RESTARTS", "1"), ("RESTART_COUNT", "1")):
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    store = Store()
+    monkeypatch.setattr(launch, "_store", lambda: (store, 0, 1))
+    words = ["train", *command(SMALL, tmp_path, "old")]
+    assert main(words) == 2
+    assert "old exists. Use --resume, --overwrite" in capsys.readouterr().err
+    launch.note(f"made {tmp_path / 'old'}")
+    assert main(words) == 2  # it was begun with other settings
+    assert "the run was started with" in capsys.readouterr().err
 
 
 class Store:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from four_processes import Failed
 
+from smoothout.train import passes
+
 NETS = Path(__file__).parent / "nets.py"
 TOLERANCE = 1e-12  # of ||difference|| / ||weights||, in float64, after 100 updates
 #: 130 samples in batches of 40 are 4 updates an epoch, the last of 10 samples: ghost batches of 8 and 2.
@@ -59,6 +61,38 @@ def train_here(group, folder, changes, float64=True, fault=None):
         result = loop.train(prepared, there, Watcher())
         rows = there.metrics() if ranks.first else []
     return prepared.network.state_dict(), rows, result
+
+
+def start_from_other_weights(group, folder):
+    """Initial weights that depend on the process, as a model has that draws them from generators of its own."""
+    rank = torch.distributed.get_rank(group)
+    made = []
+
+    def shift(patch, prepared, ranks):
+        made.append([parameter.detach().clone() for parameter in prepared.network.parameters()])
+
+    from smoothout.train import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "pose", shifted(run.pose, rank))
+        train_here(group, folder, {"epochs": 1, "milestones": (9,), "strength": "auto"}, True, shift)
+    return made[0]
+
+
+def shifted(pose, rank):
+    def posed(settings, device):
+        problem = pose(settings, device)
+        with torch.no_grad():
+            for parameter in problem.network.parameters():
+                parameter.add_(rank)
+        return problem
+
+    return posed
+
+
+def test_all_start_from_the_weights_of_the_first(processes, tmp_path):
+    first, second = processes(start_from_other_weights, tmp_path / "run", size=2)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def mix_rank_into_stream(patch, prepared, ranks):
@@ -129,8 +163,10 @@ def test_with_the_rank_in_the_stream_it_is_another_run(processes, alone, tmp_pat
         {"noise_per": "batch", "accumulation": 3},
         {"method": "ema"},
         {"method": "momentum_sam", "strength": 0.0},
+        {"method": "swa"},
+        {"dataset": f"{NETS}:read_images"},
     ],
-    ids=lambda changes: " ".join(map(str, changes.values())),
+    ids=lambda changes: " ".join(Path(str(value)).name for value in changes.values()),
 )
 def test_equal_with(processes, alone, tmp_path, changes):
     changes = {"strength": 0.0} | changes if changes.get("method") == "sam" else changes
@@ -155,12 +191,22 @@ def test_float32(processes, alone, tmp_path):
             {"model": f"{NETS}:shared_norm"},
             r"BatchNorm 'norm' was called (6 times for 3|4 times for 2) ghost batches; expected once",
         ),
+        (
+            {"model": f"{NETS}:shared_norm", "start_epoch": 1, "epochs": 2},
+            r"called (6 times for 3|4 times for 2) ghost",
+        ),
+        ({"model": f"{NETS}:unused"}, r"parameter '1.weight' has no part in what the network computes"),
         ({"model": f"{NETS}:counting"}, r"checksum of largest is \d+ in process 1 and \d+ in process 0.*kind of proc"),
     ],
 )
 def test_what_would_depend_on_the_processes_is_refused(processes, tmp_path, changes, text):
     with pytest.raises(Failed, match=text):
-        processes(spread, tmp_path / "run", changes | {"epochs": 1, "milestones": (9,)}, True, False, size=2)
+        processes(spread, tmp_path / "run", {"epochs": 1, "milestones": (9,)} | changes, True, False, size=2)
+
+
+def test_synchronised_statistics_are_refused():
+    with pytest.raises(ValueError, match=r"layer '1' is a SyncBatchNorm.*expected BatchNorm, with statistics of each"):
+        passes.check_processes(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.SyncBatchNorm(81)), None)
 
 
 def differ(group, changes):

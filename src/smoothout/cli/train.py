@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smoothout.cli.arguments import parse
+from smoothout.launch import launched
 from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.train.config import Settings
 from smoothout.train.run_folder import RunFolder
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> int:
     """The process that has the run's folder, and tells the others what is in it."""
-    from smoothout.launch import restarted
+    from smoothout.launch import note, noted
     from smoothout.results.processes import first_command, recorded
     from smoothout.train.loop import train
     from smoothout.train.provenance import command_of, machine, versions
@@ -88,7 +89,8 @@ def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> i
 
     output = chosen.output
     path = output.results_dir / (output.name or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    resume = output.resume or (restarted() and (path / "config.json").is_file())
+    made = f"made {path.resolve()}"
+    resume = output.resume or noted(made)  # by those in whose place torchrun started these
     if resume:
         folder = RunFolder.open(path)
         settings = _resumed(arguments, folder)
@@ -106,6 +108,7 @@ def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> i
         # Before the folder is made: a mistake leaves none behind.
         prepared = prepare(settings, track=output.track, logging_dir=path)
         folder = RunFolder.create(path, settings, overwrite=output.overwrite)
+        note(made)
         command = shlex.join(["smoothout", "train", *arguments])
     try:
         here = machine(prepared.accelerator.device)
@@ -114,9 +117,13 @@ def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> i
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
         where += "".join(f" --{n.replace('_', '-')} {shlex.quote(text)}" for n, text in named_again(settings).items())
-        print(f"\nGo on with: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
+        print(f"\nGo on with{_as_before()}: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
         raise
     return 0
+
+
+def _as_before() -> str:
+    return ", by the same launcher" if launched().several else ""
 
 
 def _run_other(chosen: Arguments, ranks: "Ranks") -> int:
@@ -191,7 +198,10 @@ class Show:
         self._update += 1
         if self._print_freq and self._update % self._print_freq == 0:
             risk = seen()
-            self._say(f"update {self._update}  loss {risk.loss:.4f}  error {risk.error1:.2f} %, of this epoch so far")
+            whose = ", by the ghost batches of process 0" if launched().several else ""
+            self._say(
+                f"update {self._update}  loss {risk.loss:.4f}  error {risk.error1:.2f} %, of this epoch so far{whose}"
+            )
 
     def finished_epoch(self, row: EpochMetrics, best: bool) -> None:
         """Print the epoch's line."""

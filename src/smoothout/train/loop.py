@@ -136,7 +136,9 @@ def _epoch(run: Run, progress: Progress, watcher: Watcher) -> EpochMetrics:
     progress.epoch += 1
 
     if run.ranks.size > 1:
-        run.ranks.same(agreement.of_replica(run.network), _SAME_MACHINES)
+        for network in dict.fromkeys((run.network, _kept(run))):
+            run.ranks.same(agreement.of_replica(network), _SAME_MACHINES)
+        run.ranks.same({"the strength": run.smoother.strength}, _SAME_MACHINES)
     train_risk = _finite(seen.gathered(run.ranks, run.accelerator.device).risk(), progress)
     evaluated = progress.epoch % settings.schedule.evaluate_every == 0 or progress.epoch == plan.epochs
     if run.average is not None and (evaluated or settings.schedule.save_all or _saves(run, progress.epoch)):
@@ -206,15 +208,16 @@ def _gradient(run: Run, seen: "Seen | None", update: int, part: Part, stats: Par
                 if stats is not None:
                     stats.skip(sum(calls[done:index]))
                 done, left = index + 1, left - 1
-                share = len(targets) / part.samples / copies * run.ranks.size  # processes are averaged over
+                share = len(targets) / part.samples / copies
                 with nullcontext() if left == 0 else run.learner.apart():
                     _learn(run, seen, update, index, inputs, targets, share)
     else:
         run.accelerator.backward(run.learner.nothing())
     if stats is not None:
         stats.skip(sum(calls[done:]))
-        if update == 0:
+        if not run.looked:
             stats.refuse_other_calls(sum(calls[index] for index, _ in part.own))
+            run.looked = True
 
 
 def _learn(
@@ -254,6 +257,7 @@ def _updates(run: Run, epoch: int) -> Iterator[Part]:
         [len(piece) for piece in own],
         torch.cat(own) if own else order[:0],
         augment=fold(seed, _STREAM_AUGMENT, epoch),
+        ahead=2 * len(ranks.own(range(len(sizes[0])))),  # while one update's are used, the next one's are read
     )
     for update in sizes:
         indices = ranks.own(range(len(update)))

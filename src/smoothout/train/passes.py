@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -126,7 +127,7 @@ class Learner:
         model: The network, as Accelerate runs it.
         mode: Of torch.compile; None to leave it uncompiled.
         device: Where it runs.
-        ranks: The processes, whose gradients DistributedDataParallel averages.
+        ranks: The processes, whose gradients DistributedDataParallel adds up.
 
     Raises:
         RuntimeError: If nothing can be compiled here.
@@ -191,19 +192,61 @@ class _Joining(nn.Module):
         return logits
 
 
+def check_processes(network: nn.Module, dataset: DataSet) -> None:
+    """Raise if a trainable parameter has no part in the logits, or a layer makes processes wait for each other.
+
+    Raises:
+        ValueError: Naming it and the remedy.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise ValueError(
+                f"layer {name!r} is a SyncBatchNorm, whose statistics are of all processes' ghost batches together; "
+                f"expected BatchNorm, with statistics of each ghost batch. Use nn.BatchNorm2d or its like."
+            )
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    with evaluating(network), torch.random.fork_rng():
+        samples = min(2, len(dataset.train))
+        inputs, _ = next(dataset.train.take(torch.arange(samples)).batches([samples]))
+        logits = network(dataset.normalise(inputs))
+        grads = torch.autograd.grad(logits.sum(), [parameter for _, parameter in named], allow_unused=True)
+    for (name, _), grad in zip(named, grads, strict=True):
+        if grad is None:
+            raise ValueError(
+                f"parameter {name!r} has no part in what the network computes, and processes would wait for its "
+                f"gradient; expected that all have. Remove it, freeze it by requires_grad_(False), or train in one "
+                f"process."
+            )
+
+
+def _summed(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    """A sum of gradients, where DistributedDataParallel alone would take the mean over processes."""
+    future = dist.all_reduce(bucket.buffer(), group=group, async_op=True).get_future()
+    summed: torch.futures.Future[Tensor] = future.then(lambda done: done.value()[0])
+    return summed
+
+
 def _in_parallel(model: nn.Module, device: torch.device, ranks: Ranks) -> DistributedDataParallel:
     # Running statistics are added up from what each process has seen; the first one's must not overwrite the others'.
     # Torch 2.14 renamed the argument.
     own = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in own else "broadcast_buffers"
     keep: dict[str, Any] = {name: False}
-    return DistributedDataParallel(
+    made = DistributedDataParallel(
         _Joining(model),
         device_ids=[device] if device.type == "cuda" else None,
         process_group=ranks.group,
         gradient_as_bucket_view=True,
         **keep,
     )
+    # Losses are weighted by samples, so that their gradients add up: local passes have the bits of one process.
+    made.register_comm_hook(ranks.group, _summed)
+    # It lays gradients out anew after the first reduction, by the order in which they came, and the order of sums
+    # changes with that. Done here, a run that goes on reduces as one that was never interrupted.
+    made(None).backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+    return made
 
 
 def _try(mode: CompileMode, device: torch.device) -> None:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
-from smoothout.launch import join
+from smoothout.launch import join, launched
 from smoothout.noise.philox import fold
 from smoothout.ranks import Ranks, ranks_of
 from smoothout.smoothing import SmoothOut
@@ -43,6 +44,7 @@ class Run:
     ranks: Ranks
     initial: list[Tensor]
     outputs: int
+    looked: bool = False  # whether the first update has shown how often each BatchNorm is called
 
 
 def prepare(
@@ -77,6 +79,9 @@ def prepare(
     network = problem.network
     if ranks.size > 1:
         ranks.same(agreement.of_data(problem.dataset), agreement.REMEDY)
+        # Initial weights may depend on the machine; the strength that "auto" starts from depends on them.
+        ranks.copy_from_first([*network.parameters(), *network.buffers()])
+        passes.check_processes(network, problem.dataset)
     passes.check(settings.batches, network, problem.dataset)
     plan = make_plan(settings, len(problem.dataset.train), problem.regime)
     methods.check_ghosts(settings, plan.batches)
@@ -151,7 +156,8 @@ def _accelerator(settings: Settings, track: Sequence[trackers.Tracker], logging_
     AcceleratorState._reset_state(reset_partial_state=True)
     schedule = settings.schedule
     trackers.check(track)
-    cpu = device.choose(schedule.device).type == "cpu"
+    own = launched().device(schedule.device, torch.cuda.device_count())
+    cpu = device.choose(own).type == "cpu"
     state = PartialState(cpu=cpu)
     if schedule.precision == "fp16" and state.device.type == "cpu":
         raise ValueError("precision is fp16 and the device a CPU, where it would silently be fp32. Use bf16 or fp32.")

@@ -33,11 +33,12 @@ class Split(Protocol):
         """A part of the split."""
 
     def batches(
-        self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None
+        self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None, ahead: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs (inputs, targets) of these sizes, samples in this order.
 
-        ``augment`` seeds the augmentation that a split makes itself; None for none.
+        ``augment`` seeds the augmentation that a split makes itself; None for none. Where processes read, they read at
+        least ``ahead`` batches ahead, two each if not given.
         """
 
 
@@ -61,10 +62,10 @@ class Resident:
         return Resident(self.inputs.to(device), self.targets.to(device))
 
     def batches(
-        self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None
+        self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None, ahead: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See :class:`Split`; leaves augmentation to the data set's ``augment``."""
-        del augment
+        del augment, ahead
         if order is None:
             yield from zip(torch.split(self.inputs, list(sizes)), torch.split(self.targets, list(sizes)), strict=True)
             return
@@ -112,7 +113,7 @@ class Streamed:
         return self._with(self.indices, device)
 
     def batches(
-        self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None
+        self, sizes: Sequence[int], order: Tensor | None = None, *, augment: int | None = None, ahead: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See :class:`Split`; a sample's augmentation depends on the seed and the sample, not on the worker."""
         indices = self.indices if order is None else self.indices[order]
@@ -120,6 +121,7 @@ class Streamed:
             _Transformed(self.samples, self._evaluate if augment is None else self._learn, augment),
             batch_sampler=[piece.tolist() for piece in torch.split(indices, list(sizes))],
             num_workers=self._workers,
+            prefetch_factor=max(2, -(-ahead // self._workers)) if self._workers else None,
             # Else the loader draws its workers' seeds from the global generator.
             generator=torch.Generator(),
         )
