@@ -232,6 +232,38 @@ def test_settings_that_differ_are_named(processes, changes, text):
         assert found.endswith("Start all with the same command, versions and data.")
 
 
+def differ_in_versions(group):
+    from smoothout.train import agreement
+
+    with pytest.MonkeyPatch.context() as patch:
+        if torch.distributed.get_rank(group) == 1:
+            patch.setattr(agreement, "versions", lambda: {"smoothout": "0.1.0", "python": "3.11", "torch": "1.0"})
+        else:
+            patch.setattr(agreement, "versions", lambda: {"smoothout": "0.1.0", "python": "3.11", "torch": "2.0"})
+        return differ(group, {})
+
+
+def differ_in_data(group):
+    from smoothout.train import run
+
+    def posed(settings, device, pose=run.pose):
+        problem = pose(settings, device)
+        if torch.distributed.get_rank(group) == 1:
+            problem.dataset.train.inputs[7] += 1
+        return problem
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "pose", posed)
+        return differ(group, {})
+
+
+def test_versions_and_data_that_differ_are_named(processes):
+    for found in processes(differ_in_versions, size=2):
+        assert found.startswith("version of torch is '1.0' in process 1 and '2.0' in process 0; expected the same")
+    for found in processes(differ_in_data, size=2):
+        assert found.startswith("checksum of the train samples is [")
+
+
 def test_shared_noise_may_stay_in_the_weights(processes, tmp_path):
     short = {"epochs": 2, "evaluate_every": 2, "milestones": (9,), "batch_size": 32, "denoise": False}
     short |= {"dataset": f"{NETS}:even_images", "strength": 1e-3}
