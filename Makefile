@@ -55,8 +55,8 @@ docs: install  ## write the pages that are made from tables in the code
 browser: install  ## choose the Chromium that tests open pages in: CHROMIUM=path, else one on PATH, else Debian's by apt
 	$(BIN)/python tests/find_chromium.py
 
-test: install  ## run all tests
-	$(BIN)/python -m pytest
+test: install  ## run all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## check style and format
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import spied_command
 
+from smoothout import launch
 from smoothout.cli.main import main
 from smoothout.launch import Launched, launched
 from smoothout.measuring import landscape, sharpness, subject
@@ -45,7 +46,7 @@ def alone(here, capsys):
 
 
 def forget():
-    for cached in (subject.load, landscape.axes_of, landscape.digest_of, spread._connected):
+    for cached in (subject.load, landscape.axes_of, landscape.digest_of, spread._connected, launch._store):
         cached.cache_clear()
 
 

@@ -164,7 +164,7 @@ def test_with_the_rank_in_the_stream_it_is_another_run(processes, alone, tmp_pat
         {"method": "ema"},
         {"method": "momentum_sam", "strength": 0.0},
         {"method": "swa"},
-        {"dataset": f"{NETS}:read_images"},
+        {"dataset": f"{NETS}:read_images", "workers": 0},
     ],
     ids=lambda changes: " ".join(Path(str(value)).name for value in changes.values()),
 )
