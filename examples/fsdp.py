@@ -42,6 +42,7 @@ def main() -> None:
         dist.all_reduce(total)
         if rank == 0:
             print(f"epoch {epoch}: loss {float(total) / size:.4f}")
+    dist.barrier()  # nobody leaves while another still talks
     dist.destroy_process_group()
 
 
