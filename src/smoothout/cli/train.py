@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smoothout.cli.arguments import parse
-from smoothout.launch import launched
+from smoothout.launch import join, launched, leave, may_restart, note, noted
 from smoothout.results.runs import EpochMetrics, Risk, RunResult
 from smoothout.train.config import Settings
 from smoothout.train.run_folder import RunFolder
@@ -65,9 +65,6 @@ def run(arguments: Sequence[str]) -> int:
         raise ValueError("--resume and --overwrite contradict each other; give one of them.")
     if output.resume and output.name is None:
         raise ValueError("--resume needs --name, the run to go on with.")
-    # Not before, since it takes seconds: --help and mistakes in the options are answered at once.
-    from smoothout.launch import join, leave, may_restart
-
     if output.name is None and may_restart():
         raise ValueError(
             "torchrun may start the run again and there is no --name by which it would find it; expected one. Give "
@@ -81,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> int:
     """The process that has the run's folder, and tells the others what is in it."""
-    from smoothout.launch import note, noted
+    # Not before, since they take seconds: --help and mistakes in the options are answered at once.
     from smoothout.results.processes import first_command, recorded
     from smoothout.train.loop import train
     from smoothout.train.provenance import command_of, machine, versions
@@ -117,13 +114,10 @@ def _run_first(chosen: Arguments, arguments: Sequence[str], ranks: "Ranks") -> i
     except KeyboardInterrupt:
         where = "" if output.results_dir == Output().results_dir else f" --results-dir {output.results_dir}"
         where += "".join(f" --{n.replace('_', '-')} {shlex.quote(text)}" for n, text in named_again(settings).items())
-        print(f"\nGo on with{_as_before()}: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
+        how = ", by the same launcher" if launched().several else ""
+        print(f"\nGo on with{how}: smoothout train --name {path.name}{where} --resume", file=sys.stderr)
         raise
     return 0
-
-
-def _as_before() -> str:
-    return ", by the same launcher" if launched().several else ""
 
 
 def _run_other(chosen: Arguments, ranks: "Ranks") -> int:

@@ -249,8 +249,7 @@ def _updates(run: Run, epoch: int) -> Iterator[Part]:
     seed, batches, ranks = run.settings.schedule.seed, run.settings.batches, run.ranks
     generator = torch.Generator().manual_seed(fold(seed, _ORDER, epoch) >> 1)
     order = torch.randperm(len(run.dataset.train), generator=generator)
-    groups = [run.plan.batches[first : first + batches.accumulation] for first in _starts(run)]
-    sizes = [passes.sizes(batches, group) for group in groups]
+    sizes = passes.updates(batches, run.plan.batches)
     pieces = iter(torch.split(order, [size for update in sizes for size in update]))
     own = [piece for update in sizes for piece in ranks.own(list(itertools.islice(pieces, len(update))))]
     loaded = run.dataset.train.batches(
@@ -262,11 +261,6 @@ def _updates(run: Run, epoch: int) -> Iterator[Part]:
     for update in sizes:
         indices = ranks.own(range(len(update)))
         yield Part(sum(update), update, list(zip(indices, itertools.islice(loaded, len(indices)), strict=True)))
-
-
-def _starts(run: Run) -> range:
-    """The first batch of each update of an epoch."""
-    return range(0, len(run.plan.batches), run.settings.batches.accumulation)
 
 
 class Seen:

@@ -133,8 +133,7 @@ def check_left_noise(settings: Settings, batches: Sequence[int], processes: int)
             f"denoise is off and sync {noise.sync!r} in {processes} processes, whose weights would drift apart. Give "
             f"--sync shared, leave --no-denoise out, or train in one process."
         )
-    groups = range(0, len(batches), settings.batches.accumulation)
-    counts = [len(passes.sizes(settings.batches, batches[i : i + settings.batches.accumulation])) for i in groups]
+    counts = map(len, passes.updates(settings.batches, batches))
     uneven = next((count for count in counts if count % processes), None)
     if uneven is not None:
         raise ValueError(

@@ -37,6 +37,12 @@ def sizes(batches: Batches, loaded: Sequence[int]) -> list[int]:
     return [piece for size in loaded for piece in partition(size, batches.ghost_batch_size)]
 
 
+def updates(batches: Batches, loaded: Sequence[int]) -> list[list[int]]:
+    """The same for each update of an epoch, whose batches are of these sizes."""
+    starts = range(0, len(loaded), batches.accumulation)
+    return [sizes(batches, loaded[start : start + batches.accumulation]) for start in starts]
+
+
 def calls(batches: Batches, samples: int) -> int:
     """How often one pass over so many samples lets statistics into a BatchNorm, all copies together."""
     ghosts = len(partition(samples, batches.ghost_batch_size)) if batches.noise_per == "batch" else 1
