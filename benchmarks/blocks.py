@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from overhead import ARMS, copies
 from steps import NETWORKS, Training, Walk, blocks, environment, noisy, timed
@@ -55,9 +56,9 @@ class Clock:
         """Inside, kernels are timed too."""
         run = on_cpu._Kernel.run
 
-        def timed_run(kernel: on_cpu._Kernel, job: int, threads: int) -> None:
+        def timed_run(*arguments: Any) -> None:
             began = time.perf_counter()
-            run(kernel, job, threads)
+            run(*arguments)
             self._found[f"{self._way}, kernel"].append(time.perf_counter() - began)
 
         on_cpu._Kernel.run = timed_run  # type: ignore[method-assign]

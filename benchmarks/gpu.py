@@ -1,15 +1,17 @@
 """What the noise costs on a GPU: steps with noise against the same steps without, interleaved in one run.
 
-    python benchmarks/gpu.py
+    python benchmarks/gpu.py [ROW ...]
 
 resnet-44 (CIFAR) in ghost batches of 128, a transformer, and resnet-50 at 224 pixels in bfloat16: eager, compiled, and
 with forward and backward captured in a CUDA graph, each ghost batch with noise of its own in one block, as `smoothout
 train` has it; beside them noise as anyone would write it, SAM, two bare copies of
-the weights, and how a block grows with weights and tensors. Writes benchmarks/results/gpu.json.
+the weights, and how a block grows with weights and tensors. Writes benchmarks/results/gpu.json, and keeps there what is
+not among the rows that are named, such as "resnet-44, eager" or "growth".
 """
 
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,21 +131,34 @@ def growth() -> dict[str, Any]:
     return rows
 
 
-def main() -> None:
-    """Measure everything, and write after each part."""
-    found: dict[str, Any] = {"environment": environment()}
+def rows() -> dict[str, Callable[[], dict[str, Any]]]:
+    """What is measured, by name."""
+    found: dict[str, Callable[[], dict[str, Any]]] = {}
 
-    def keep(network: Network, how: str, works: dict[str, Callable[[], None]]) -> None:
-        found[f"{network.name}, {how}"] = measured(network, works, f"{network.name}, {how}")
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    def add(network: Network, how: str, works: Callable[[], dict[str, Callable[[], None]]]) -> None:
+        name = f"{network.name}, {how}"
+        found[name] = lambda: measured(network, works(), name)
 
     for network, half in ((RESNET44, False), (TRANSFORMER, False), (RESNET50, True)):
-        keep(network, "eager", arms(Training(network, "cuda", half)) | rivals(network, half))
+        add(
+            network,
+            "eager",
+            lambda network=network, half=half: arms(Training(network, "cuda", half)) | rivals(network, half),
+        )
     for network in (RESNET44, TRANSFORMER):
-        keep(network, "CUDA graph", arms(Captured(network, False)))
-    found["growth"] = growth()
-    for network in (TRANSFORMER, RESNET44):
-        keep(network, "compiled", arms(compiled(network, False)))
+        add(network, "CUDA graph", lambda network=network: arms(Captured(network, False)))
+        add(network, "compiled", lambda network=network: arms(compiled(network, False)))
+    return found | {"growth": growth}
+
+
+def main() -> None:
+    """Measure everything, or the rows that are named, and write after each."""
+    before = json.loads(RESULTS.read_text()) if sys.argv[1:] and RESULTS.is_file() else {}
+    found: dict[str, Any] = before | {"environment": environment()}
+    for name, measure in rows().items():
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            found[name] = measure()
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

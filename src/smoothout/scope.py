@@ -1,5 +1,6 @@
 """A ``with`` block inside which weights are displaced, and after which they are what they were, bit for bit."""
 
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from smoothout._types import OneDimensional
 from smoothout.weights import Exclude, Snapshot, Weight
 
 Item = TypeVar("Item")
+_version = operator.attrgetter("_version")
 
 
 class Scope:
@@ -229,7 +231,7 @@ class Scope:
 
     def _versions(self) -> list[int]:
         if not self._sharded:
-            return [values._version for values in self._locals]
+            return list(map(_version, self._locals))
         # A write to a DTensor whose part here is empty raises that one's version alone.
         pairs = zip(self._locals, self._parameters, strict=True)
         return [values._version + (p._version if values is not p else 0) for values, p in pairs]
@@ -268,6 +270,7 @@ class Block:
         self._held = False  # whether the weights must be put back
         self._moved = False  # whether the block has displaced them
         self._shown = False  # whether an item of each() has had the present draw
+        self._first, self._step = 0, 1  # stream that is counted first, and the step to the next
         self._hook: RemovableHandle | None = None
         self._versions_inside: list[int] = []
 
@@ -277,6 +280,7 @@ class Block:
         smoother._refuse_open("perturbed()")
         smoother._follow()
         smoother._warn_of_forgotten_step()
+        self._first, self._step = smoother._counted()
         try:
             # The hook only looks; it never restores, since a GradScaler may skip the step it waits for.
             self._hook = register_optimizer_step_pre_hook(self._check_optimizer)
@@ -343,12 +347,11 @@ class Block:
 
     def _next_stream(self) -> int:
         """The one that is counted, or that follows the one that was given."""
-        first, step = self._smoother._counted()
         if self._stream is None:
-            return first + step * self._smoother._streams
+            return self._first + self._step * self._smoother._streams
         if not self._shown:
             return self._stream
-        return _checks.whole("stream", self._smoother._last_stream + step, at_least=0, below=2**32)
+        return _checks.whole("stream", self._smoother._last_stream + self._step, at_least=0, below=2**32)
 
     def _refuse_left(self) -> None:
         if self._smoother._open is not self:

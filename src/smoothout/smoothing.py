@@ -147,6 +147,7 @@ class SmoothOut(Scope):
         self._given_ranks = None if process_group is None else ranks_of(process_group)
         self._strength = 0.0
         self._displaced = False  # whether any block had noise
+        self._known = (-1, 0.0, 0.0)  # updates, strength, and the amplitude for them, which every draw asks for
         super().__init__(model_or_named_parameters, exclude=exclude, one_dimensional=one_dimensional, denoise=denoise)
         if isinstance(strength, AutoStrength) or strength == "auto":
             self._check_auto()
@@ -237,6 +238,8 @@ class SmoothOut(Scope):
         """Strength times the schedule's factor at this step; 0 before ``start_step``."""
         if self._updates < self._start_step or self._strength == 0:
             return 0.0
+        if self._known[:2] == (self._updates, self._strength):
+            return self._known[2]
         past_end = self._total_steps is not None and self._updates >= self._total_steps
         if past_end and self._schedule_name in schedules.BOUNDED:
             raise ValueError(
@@ -248,7 +251,8 @@ class SmoothOut(Scope):
             self._schedule(self._updates),
             "Let the schedule return the number that multiplies the strength.",
         )
-        return self._strength * factor
+        self._known = self._updates, self._strength, self._strength * factor
+        return self._known[2]
 
     # -- looking and saving --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ here may be compiled with fastmath.
 
 import functools
 import math
+import struct
 import zlib
 from types import FunctionType
 from typing import Any
@@ -27,29 +28,36 @@ from smoothout.noise.elementary import COS, HALF_STEP, LN2, LOG, QUARTER, SIN, S
 from smoothout.noise.philox import MULTIPLIERS, ROUNDS, WEYL
 from smoothout.scaling import LANES, NORM_FLOOR
 
-#: What a worker is given: the address of these int64 numbers. Of the first three workers take in turns.
+#: What a worker is given: the address of these int64 numbers. Of the first three workers take in turns; those up to the
+#: amplitude are of one run.
 FIELDS = (
     "next_unit",
     "finished",
     "next_worker",
+    "task",  # DRAW, REDRAW or RESTORE
+    "seed0",  # low word
+    "seed1",  # high word
+    "step",
+    "stream",
+    "draw",
+    "amplitude",  # the bits of a float64
     "units",  # how many
     "table",  # address of (U, 5) int64: tensor, first element, end, elements of a filter, positions (0: row-major)
     "weights",  # address of (T,) int64, the addresses of float32 arrays
     "copies",  # the same
     "ordinals",  # address of (T,) int64
     "firsts",  # the same: indices, in the full weights, of the arrays' first elements
-    "key0",
-    "key1",
-    "amplitude",  # address of a float64
-    "task",  # DRAW, REDRAW or RESTORE
+    "norms",  # the same: addresses of float64 arrays, which keep the norms of each copy's filters
     "scratch",  # address
     "scratch_bytes",  # of a worker
     "streamed",  # 1 if copies go past the cache, 2 if weights that come back do, too
     "taken",  # address of a byte, set when the last unit is done
 )
+#: How the fields of one run are packed.
+RUN = struct.Struct("=9qd")
 (
-    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _UNITS, _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _FIRSTS, _KEY0, _KEY1,
-    _AMPLITUDE, _TASK, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
+    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _TASK, _SEED0, _SEED1, _STEP_NUMBER, _STREAM, _COPY_NUMBER, _AMPLITUDE, _UNITS,
+    _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _FIRSTS, _NORMS, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
 ) = range(len(FIELDS))  # fmt: skip
 
 #: Copy the weights and add noise; add noise to what the copies hold; copy them back.
@@ -74,7 +82,7 @@ _INT64, _INT32, _BYTE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), i
 
 
 #: Elements of a part, or one filter if that has more.
-PART = 1024
+PART = 512
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
@@ -185,6 +193,7 @@ def _stream_line(_context: Any, _to: Any, _from: Any) -> Any:
 def _draw(words: Any, blocks: Any, first: Any, ordinal: Any, tag: Any, k0: Any, k1: Any) -> None:
     """Philox of consecutive blocks, with words masked as in :func:`smoothout.noise.philox.philox4x32`."""
     _wide()
+    _not_inlined()
     for block in range(blocks):
         index = np.uint64(first + block)
         c0, c1 = index & _LOW, index >> _SHIFT
@@ -254,38 +263,15 @@ def _box_muller(words: Any, z: Any, count: Any) -> None:
 
 
 @njit()
-def _uniform(halves: Any, z: Any, count: Any) -> None:
-    """Uniform draws of halves of words; see :func:`smoothout.noise.draws.uniform_integers`."""
-    _wide()
-    for i in range(count):
-        z[i] = np.float32(np.int32(halves[i])) * _TWO_STEPS + _STEP  # (2 h + 1) / 65536: both steps are exact
+def _uniform_at(halves: Any, i: Any) -> Any:
+    """A uniform draw of a half of a word; see :func:`smoothout.noise.draws.uniform_integers`."""
+    return np.float32(np.int32(halves[i])) * _TWO_STEPS + _STEP  # (2 h + 1) / 65536: both steps are exact
 
 
 @njit()
-def _add(w: Any, z: Any, start: Any, end: Any, factor: Any) -> None:
-    """Add the draws from a start to an end times a factor."""
-    _wide()
-    for i in range(start, end):
-        w[i] += z[i] * factor
-
-
-@njit()
-def _add_by_weight(w: Any, z: Any, count: Any, amplitude: Any) -> None:
-    """With a factor in proportion to each weight."""
-    _wide()
-    for i in range(count):
-        value = w[i]
-        w[i] = value + z[i] * (abs(value) * amplitude)
-
-
-@njit()
-def _add_by_element(w: Any, z: Any, count: Any, amplitude: Any) -> None:
-    """For filters of one element."""
-    _wide()
-    for i in range(count):
-        value, drawn = w[i], z[i]
-        factor = np.float32(amplitude * np.float64(abs(value)) / (np.float64(abs(drawn)) + NORM_FLOOR))
-        w[i] = value + drawn * factor
+def _normal_at(z: Any, i: Any) -> Any:
+    """A normal draw that is made already."""
+    return z[i]
 
 
 @njit()
@@ -301,38 +287,25 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
 
 
 @njit()
-def _squares(values: Any, start: Any, d: Any, lanes: Any) -> Any:  # noqa: C901 (two would take longer to compile)
+def _squares(values: Any, start: Any, d: Any, lanes: Any) -> Any:
     """The sum of squares in the order of :func:`smoothout.scaling.blocked_sum`."""
     _wide()
     _not_inlined()  # where it is used, the compiler would make slower code of all
-    if d < LANES:  # each has a lane of its own
-        left = d
-        for lane in range(left):
-            value = np.float64(values[start + lane])
-            lanes[lane] = value * value
-        while left > 1:
-            half = (left + 1) // 2
-            for lane in range(left - half):
-                lanes[lane] += lanes[half + lane]
-            left = half
-        return lanes[0]
-    for lane in range(LANES):
+    left = d if d < LANES else LANES
+    for lane in range(left):
         value = np.float64(values[start + lane])
         lanes[lane] = value * value
-    whole = d // LANES * LANES
-    for first in range(start + LANES, start + whole, LANES):
-        for lane in range(LANES):
+    for first in range(start + LANES, start + d, LANES):
+        rest = start + d - first
+        for lane in range(rest if rest < LANES else LANES):
             value = np.float64(values[first + lane])
             lanes[lane] += value * value
-    for lane in range(d - whole):
-        value = np.float64(values[start + whole + lane])
-        lanes[lane] += value * value
-    half = LANES // 2
-    while half >= 8:
-        for lane in range(half):
+    while left > 1:
+        half = (left + 1) // 2
+        for lane in range(left - half):
             lanes[lane] += lanes[half + lane]
-        half //= 2
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+        left = half
+    return lanes[0]
 
 
 def _part(*kind: object) -> Any:
@@ -354,7 +327,8 @@ def _move(to: Any, source: Any, count: Any, streamed: Any) -> None:
     _wide()
     head = lines = 0
     if streamed:
-        head = min(count, (_LINE - to % _LINE) % _LINE // 4)
+        head = (_LINE - to % _LINE) % _LINE // 4
+        head = head if head < count else count
         lines = (count - head) // _VECTOR
     written, read = _floats(to), _floats(source)
     for i in range(head):
@@ -376,89 +350,165 @@ def _row_major(to: Any, w: Any, count: Any, d: Any, positions: Any) -> None:
                 to[start + channel * positions + position] = w[start + position * channels + channel]
 
 
-def _perturb_by(scale: Scale, normal: bool, channels_last: bool) -> Any:
-    """A function that adds noise to a part of a unit, from the first element to the end."""
-    per_block, tag = (NORMAL_PER_BLOCK, 1) if normal else (UNIFORM_PER_BLOCK, 0)
-    by_weight, by_filter = scale == "weight", scale == "filter"
+def _add_by(scale: Scale, normal: bool) -> Any:
+    """A function that puts clean values and noise in the place of weights, from a start to an end.
 
-    # One function for all: each level of calls is compiled with all that is below it once more.
-    @_part(scale, normal, channels_last)
-    def perturb(job: Any, unit: Any, first: Any, end: Any, weights: Any, scratch: Any) -> None:
+    ``clean`` is the weights themselves unless it is ``apart`` from them. Two loops of each: where arrays may be the
+    same, no vectors are made.
+    """
+    z = _normal_at if normal else _uniform_at
+
+    @_part("constant", normal)
+    def add(w: Any, clean: Any, apart: Any, drawn: Any, start: Any, end: Any, factor: Any) -> None:
         _wide()
-        tensor, d, positions = unit[0], unit[3], unit[4]
-        count = end - first
-        place = first + _numbers(job[_FIRSTS])[tensor]
-        block = place // per_block
-        blocks = (place + count + per_block - 1) // per_block - block
-        skipped = place - per_block * block
-        # Memory of its own for each: in place of others no vectors would be made.
-        words = scratch + 8 * LANES
-        z = words + 4 * _WORDS_PER_BLOCK * blocks
-        room = z + 4 * per_block * blocks
-        ordinal = _numbers(job[_ORDINALS])[tensor]
-        _draw(_words(words), blocks, block, ordinal, tag, np.uint32(job[_KEY0]), np.uint32(job[_KEY1]))
-        if normal:
-            _box_muller(_words(words), _floats(z), per_block * blocks)
+        if apart:
+            for i in range(start, end):
+                w[i] = clean[i] + z(drawn, i) * factor
         else:
-            _uniform(_halves(words), _floats(z), per_block * blocks)
-        in_order = _floats(weights)
-        if channels_last and positions != 0:
-            in_order = _floats(room)
-            _row_major(in_order, _floats(weights), count, d, positions)
-        drawn, halves = _floats(z + 4 * skipped), _halves(words + 2 * skipped)
-        amplitude = _doubles(job[_AMPLITUDE])[0]
-        if by_weight:
-            _add_by_weight(in_order, drawn, count, np.float32(amplitude))
-        elif by_filter:
-            if d == 1:
-                _add_by_element(in_order, drawn, count, amplitude)
+            for i in range(start, end):
+                w[i] += z(drawn, i) * factor
+
+    @_part("weight", normal)
+    def add_by_weight(w: Any, clean: Any, apart: Any, drawn: Any, start: Any, end: Any, amplitude: Any) -> None:
+        _wide()
+        if apart:
+            for i in range(start, end):
+                value = clean[i]
+                w[i] = value + z(drawn, i) * (abs(value) * amplitude)
+        else:
+            for i in range(start, end):
+                value = w[i]
+                w[i] = value + z(drawn, i) * (abs(value) * amplitude)
+
+    return add_by_weight if scale == "weight" else add
+
+
+def _add_by_element_by(normal: bool) -> Any:
+    """The same for filters of one element."""
+    z = _normal_at if normal else _uniform_at
+
+    @_part("element", normal)
+    def add_by_element(w: Any, clean: Any, drawn: Any, count: Any, amplitude: Any) -> None:
+        for i in range(count):
+            value, one = clean[i], z(drawn, i)
+            factor = np.float32(amplitude * np.float64(abs(value)) / (np.float64(abs(one)) + NORM_FLOOR))
+            w[i] = value + one * factor
+
+    return add_by_element
+
+
+def _add_filters_by(normal: bool) -> Any:
+    """The same for whole filters, by their norms; the clean ones' are found where weights are drawn for first."""
+    add, add_by_element = _add_by("none", normal), _add_by_element_by(normal)
+
+    @_part("filters", normal)
+    def add_filters(
+        w: Any,
+        clean: Any,
+        apart: Any,
+        drawn: Any,
+        count: Any,
+        d: Any,
+        amplitude: Any,
+        norms: Any,
+        lanes: Any,
+        known: Any,
+    ) -> None:
+        if d == 1:
+            add_by_element(w, clean, drawn, count, amplitude)
+            return
+        for number in range(count // d):
+            start = number * d
+            if normal:
+                z_norm = math.sqrt(_squares(drawn, start, d, lanes))
             else:
-                lanes = _doubles(scratch)
-                for start in range(0, count, d):
-                    if normal:
-                        z_norm = math.sqrt(_squares(drawn, start, d, lanes))
-                    else:
-                        z_norm = math.sqrt(np.float64(_squares_of_integers(halves, start, d))) / UNIFORM_DENOMINATOR
-                    w_norm = math.sqrt(_squares(in_order, start, d, lanes))
-                    _add(in_order, drawn, start, start + d, np.float32(amplitude * w_norm / (z_norm + NORM_FLOOR)))
-        else:
-            _add(in_order, drawn, 0, count, np.float32(amplitude))
-        if channels_last and positions != 0:
-            _row_major(_floats(weights), in_order, count, d, d // positions)  # and back
+                z_norm = math.sqrt(np.float64(_squares_of_integers(drawn, start, d))) / UNIFORM_DENOMINATOR
+            if not known:
+                norms[number] = math.sqrt(_squares(clean, start, d, lanes))
+            factor = np.float32(amplitude * norms[number] / (z_norm + NORM_FLOOR))
+            add(w, clean, apart, drawn, start, start + d, factor)
 
-    return perturb
+    return add_filters
 
 
-_perturb: Any = None  # :func:`compiled` puts that of a scale and a distribution in its place
+#: Of a kind of noise; :func:`compiled` puts others in their place.
+_BY_FILTER, _NORMAL, _CHANNELS_LAST, _PER_BLOCK = False, False, False, UNIFORM_PER_BLOCK
+_add: Any = None
+_add_filters: Any = None
 
 
-def _work(address: int) -> None:
+# All in one function: each level of calls is compiled with all that is below it once more.
+def _work(address: int) -> None:  # noqa: C901, PLR0912, PLR0915
     """Take units and do them, until none is left; any number of threads may be at it."""
     _wide()
     job = _numbers(address)
     scratch = job[_SCRATCH] + _take(address + _WORD * _NEXT_WORKER) * job[_SCRATCH_BYTES]
+    words = scratch + 8 * LANES
+    task, amplitude = job[_TASK], _doubles(address + _WORD * _AMPLITUDE)[0]
+    # The key is drawn as NoiseKey.words() has it.
+    seed0, seed1 = np.uint32(job[_SEED0]), np.uint32(job[_SEED1])
+    _draw(_words(words), 1, job[_STEP_NUMBER], job[_STREAM], job[_COPY_NUMBER], seed0, seed1)
+    k0, k1 = _words(words)[0], _words(words)[1]
     while True:
         u = _take(address + _WORD * _NEXT_UNIT)
         if u >= job[_UNITS]:
             return
         unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u)
-        part = max(1, PART // unit[3]) * unit[3]  # no filter is cut
+        tensor, d, positions = unit[0], unit[3], unit[4]
+        part = PART // d * d if d < PART else d  # no filter is cut
         for first in range(unit[1], unit[2], part):
-            end = min(first + part, unit[2])
-            weights = _numbers(job[_WEIGHTS])[unit[0]] + 4 * first
-            copies = _numbers(job[_COPIES])[unit[0]] + 4 * first
-            if job[_TASK] == DRAW:
-                _move(copies, weights, end - first, job[_STREAMED] > 0)
+            end = first + part if first + part < unit[2] else unit[2]
+            count = end - first
+            weights = _numbers(job[_WEIGHTS])[tensor] + 4 * first
+            copies = _numbers(job[_COPIES])[tensor] + 4 * first
+            clean = weights if task == DRAW else copies
+            if task != REDRAW:
+                _move(copies if task == DRAW else weights, clean, count, job[_STREAMED] > (0 if task == DRAW else 1))
+                if task == RESTORE:
+                    continue
+            for line in range(4 * part, 8 * part, _LINE):  # of the next part, while draws are made for this one
+                _prefetch(weights + line)
+                if task == REDRAW:
+                    _prefetch(copies + line)
+            place = first + _numbers(job[_FIRSTS])[tensor]
+            block = place // _PER_BLOCK
+            blocks = (place + count + _PER_BLOCK - 1) // _PER_BLOCK - block
+            skipped = place - _PER_BLOCK * block
+            _draw(_words(words), blocks, block, _numbers(job[_ORDINALS])[tensor], 1 if _NORMAL else 0, k0, k1)
+            # Memory of its own for each: in place of others no vectors would be made.
+            z = words + 4 * _WORDS_PER_BLOCK * blocks
+            room = z + 4 * _PER_BLOCK * blocks
+            if _NORMAL:
+                _box_muller(_words(words), _floats(z), _PER_BLOCK * blocks)
+                drawn = _floats(z + 4 * skipped)
             else:
-                _move(weights, copies, end - first, job[_TASK] == RESTORE and job[_STREAMED] > 1)
-            if job[_TASK] != RESTORE:
-                for line in range(0, 4 * part, _LINE):  # of the next part, while draws are made for this one
-                    _prefetch(weights + 4 * part + line)
-                    _prefetch(copies + 4 * part + line)
-                _perturb(job, unit, first, end, weights, scratch)
+                drawn = _halves(words + 2 * skipped)
+            w, source, apart = _floats(weights), _floats(clean), task == REDRAW
+            if _CHANNELS_LAST and positions != 0:
+                w, source, apart = _floats(room), _floats(room), False
+                _row_major(w, _floats(clean), count, d, positions)
+            if _BY_FILTER:
+                norms = _doubles(_numbers(job[_NORMS])[tensor] + _WORD * (first // d))
+                _add_filters(w, source, apart, drawn, count, d, amplitude, norms, _doubles(scratch), task == REDRAW)
+            else:
+                _add(w, source, apart, drawn, 0, count, np.float32(amplitude))
+            if _CHANNELS_LAST and positions != 0:
+                _row_major(_floats(weights), w, count, d, d // positions)  # and back
         # This also lets what was streamed become visible.
         if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:
             _bytes(job[_TAKEN])[0] = 1
+
+
+def _kind(scale: Scale, normal: bool, channels_last: bool) -> dict[str, Any]:
+    """The names that a worker knows a kind of noise by."""
+    return {
+        "_BY_FILTER": scale == "filter",
+        "_NORMAL": normal,
+        "_CHANNELS_LAST": channels_last,
+        "_PER_BLOCK": NORMAL_PER_BLOCK if normal else UNIFORM_PER_BLOCK,
+        "_add": _add_by(scale, normal),
+        "_add_filters": _add_filters_by(normal),
+    }
 
 
 def compiled(scale: Scale, normal: bool, channels_last: bool) -> Any:
@@ -473,7 +523,7 @@ def compiled(scale: Scale, normal: bool, channels_last: bool) -> Any:
     kind = (scale, "normal" if normal else "uniform", "channels_last" if channels_last else "row_major")
     name = "_".join(("work", *kind, f"{zlib.crc32(repr(constants).encode()):08x}"))
     # A function of its own for each kind, so that only what it needs is compiled.
-    work = FunctionType(_work.__code__, globals() | {"_perturb": _perturb_by(scale, normal, channels_last)}, name)
+    work = FunctionType(_work.__code__, globals() | _kind(scale, normal, channels_last), name)
     work.__qualname__ = name
     signature = types.void(types.int64)
     try:

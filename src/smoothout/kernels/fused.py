@@ -152,8 +152,11 @@ def copy_all(parameters: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
 
 
 def _places(parameters: Sequence[Tensor]) -> list[int]:
-    """Addresses; 0 for what has none."""
-    return [p.data_ptr() if p.layout == torch.strided else 0 for p in parameters]
+    """Addresses; 0 for what has none. Every draw looks, so that there is no loop in Python."""
+    try:
+        return list(map(Tensor.data_ptr, parameters))
+    except RuntimeError:  # of a layout without one
+        return [p.data_ptr() if p.layout == torch.strided else 0 for p in parameters]
 
 
 def _layout(parameters: Sequence[Tensor]) -> list[tuple[object, ...]]:

@@ -12,6 +12,7 @@ import torch
 from smoothout._types import Distribution, Scale
 from smoothout.kernels.fused import Fused, copy_all, pieces, plain, positions
 from smoothout.noise.draws import NoiseKey
+from smoothout.noise.philox import MASK32
 from smoothout.weights import Weight
 
 #: Elements of a unit of work: its weights, copy and draws (40 KB) stay in a core's cache.
@@ -21,6 +22,8 @@ UNIT = 4096
 STREAMED, BOTH_STREAMED = 2 << 20, 64 << 20
 #: Elements below which other threads are not woken, as torch does for its own operations.
 GRAIN = 32768
+#: Of a restore, which draws nothing.
+NO_KEY = NoiseKey(0, 0)
 
 
 class FusedOnCPU(Fused):
@@ -35,8 +38,13 @@ class FusedOnCPU(Fused):
         self._copied_to = torch.tensor([copy.data_ptr() for copy in self._copies], dtype=torch.int64)
         self._ordinals = torch.tensor([weight.ordinal for weight in weights], dtype=torch.int64)
         self._firsts = torch.tensor([_first(weight) for weight in weights], dtype=torch.int64)
-        self._amplitude, self._taken = ctypes.c_double(), ctypes.c_bool()
+        filters = [len(p) if scale == "filter" and p.dim() > 1 else 0 for p in self._parameters]
+        with torch.inference_mode(False):
+            self._norms = torch.split(torch.empty(sum(filters), dtype=torch.float64), filters)
+        self._norms_at = torch.tensor([norms.data_ptr() for norms in self._norms], dtype=torch.int64)
+        self._taken = ctypes.c_bool()
         self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._threads = 1
         self._kernel = kernel(scale, distribution, any(map(positions, self._parameters)))
         self._job = self._kernel.job(
             units=len(table),
@@ -45,7 +53,7 @@ class FusedOnCPU(Fused):
             copies=self._copied_to.data_ptr(),
             ordinals=self._ordinals.data_ptr(),
             firsts=self._firsts.data_ptr(),
-            amplitude=ctypes.addressof(self._amplitude),
+            norms=self._norms_at.data_ptr(),
             scratch_bytes=self._kernel.scratch_bytes(max((end - first for _, first, end, *_ in table), default=0)),
             streamed=sum(4 * self._elements > bound for bound in (STREAMED, BOTH_STREAMED)),
             taken=ctypes.addressof(self._taken),
@@ -60,11 +68,8 @@ class FusedOnCPU(Fused):
         redraw = self._taken.value
         if not redraw:
             self._keep()
-        self._job.key0, self._job.key1 = key.words()
-        self._amplitude.value = amplitude
-        threads = self._threads()
-        self._make_room(threads)
-        self._run(threads, self._kernel.REDRAW if redraw else self._kernel.DRAW)
+            self._make_room()
+        self._run(self._kernel.REDRAW if redraw else self._kernel.DRAW, key, amplitude)
         self._held = True
 
     def forget(self) -> None:
@@ -77,7 +82,7 @@ class FusedOnCPU(Fused):
         if not self._taken.value:
             return
         if not (self.shifted() if same else self.moved()):
-            self._run(self._threads(), self._kernel.RESTORE)
+            self._run(self._kernel.RESTORE)
         else:  # other memory took the weights' place inside the block
             copy_all(self._parameters, self._copies)
         self._taken.value = False
@@ -86,24 +91,18 @@ class FusedOnCPU(Fused):
     def _locate(self) -> None:
         self._addresses.copy_(torch.tensor([p.data_ptr() for p in self._parameters], dtype=torch.int64))
 
-    def _threads(self) -> int:
-        """As many as torch would use; one in a forked process, whose OpenMP threads are gone."""
-        if self._elements < GRAIN or _forked:
-            return 1
-        return max(1, min(torch.get_num_threads(), len(self._table)))
-
-    def _make_room(self, threads: int) -> None:
+    def _make_room(self) -> None:
+        """For as many threads as torch would use."""
+        threads = 1 if self._elements < GRAIN else min(torch.get_num_threads(), len(self._table))
         needed = threads * self._job.scratch_bytes
         if self._scratch.nbytes < needed:
             with torch.inference_mode(False):
                 self._scratch = torch.empty(needed, dtype=torch.uint8)
             self._job.scratch = self._scratch.data_ptr()
+        self._threads = threads
 
-    def _run(self, threads: int, task: int) -> None:
-        job = self._job
-        job.next_unit = job.finished = job.next_worker = 0
-        job.task = task
-        self._kernel.run(ctypes.addressof(job), threads)
+    def _run(self, task: int, key: NoiseKey = NO_KEY, amplitude: float = 0.0) -> None:
+        self._kernel.run(self._job, self._threads, task, key, amplitude)
         self._written()
 
 
@@ -139,17 +138,21 @@ class _Kernel:
         normal = distribution == "normal"
         self.DRAW, self.REDRAW, self.RESTORE = cpu.DRAW, cpu.REDRAW, cpu.RESTORE
         self.job: Any = type("Job", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_int64) for name in cpu.FIELDS]})
+        self._pack = cpu.RUN.pack_into
         self.scratch_bytes = functools.partial(cpu.scratch_bytes, normal=normal)
         self._compiled = cpu.compiled(scale, normal, channels_last)  # keeps the code alive
         self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
         self._parallel = _openmp()
 
-    def run(self, job: int, threads: int) -> None:
-        """Let some threads do a job."""
-        if threads == 1 or self._parallel is None:
-            self._work(job)
+    def run(self, job: ctypes.Structure, threads: int, task: int, key: NoiseKey, amplitude: float) -> None:
+        """Let some threads do a task of a job; one in a forked process, whose OpenMP threads are gone."""
+        seed = key.seed
+        self._pack(job, 0, 0, 0, 0, task, seed & MASK32, seed >> 32, key.step, key.stream, key.draw, amplitude)
+        address = ctypes.addressof(job)
+        if threads == 1 or _forked or self._parallel is None:
+            self._work(address)
         else:
-            self._parallel(self._compiled.address, job, threads, 0)
+            self._parallel(self._compiled.address, address, threads, 0)
 
 
 def _openmp() -> Any:
