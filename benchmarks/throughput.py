@@ -77,8 +77,8 @@ def ours(folder: Path, **settings: Any) -> Callable[[], None]:
         seen = loop.Seen()
         run.model.train()
         with passes.normalised(run.network, run.settings.batches):
-            for update, (samples, pieces) in enumerate(loop._updates(run, 0)):
-                loop._update(run, seen, update, samples, pieces)
+            for update, part in enumerate(loop._updates(run, 0)):
+                loop._update(run, seen, update, part)
         seen.risk()
 
     return epoch

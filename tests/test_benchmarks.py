@@ -29,6 +29,14 @@ def test_the_reports_speed_is_what_was_measured():
     assert page.FROM + page.sentence() + page.TO in page.PAGE.read_text()
 
 
+def test_an_epoch_of_the_loop_whose_throughput_is_measured(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    throughput = importlib.import_module("throughput")
+    throughput.write(tmp_path, samples=20)
+    epoch = throughput.ours(tmp_path, model="resnet", model_config="{'depth': 8}", batch_size=20, strength=0.02)
+    epoch()
+
+
 @pytest.fixture
 def scaling(monkeypatch):
     """The model and the page of scaling."""

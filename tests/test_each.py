@@ -265,11 +265,16 @@ def test_a_strength_set_in_the_loop_is_that_of_the_next_item(backend):
 
 def test_a_schedule_that_fails_in_the_loop():
     model = network()
-    factors = iter([1.0, 1.0, 1.0, 1.0, float("nan")])
+    factors = iter([1.0, float("nan")])  # asked once for each strength
     smoother, before = SmoothOut(model, 0.3, schedule=lambda _: next(factors)), bits(model)
-    with pytest.raises(ValueError, match="schedule 'custom' gives at step 0 is nan"), smoother.perturbed() as noise:
-        for _ in noise.each(range(9)):
-            pass
+
+    def learn():
+        with smoother.perturbed() as noise:
+            for _ in noise.each(range(9)):
+                smoother.strength = 0.4
+
+    with pytest.raises(ValueError, match="schedule 'custom' gives at step 0 is nan"):
+        learn()
     assert bits(model) == before
 
 
