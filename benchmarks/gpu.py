@@ -26,7 +26,7 @@ from torch import nn
 from smoothout.train import models
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
-STEPS = 4  # of a network, from one wait for the device to the next
+STEPS = 3  # of a network, from one wait for the device to the next
 RESNET44 = Network("resnet-44", lambda: models.build("resnet", (3, 32, 32), 10, 0, config={"depth": 44}), (3, 32, 32), 128, 4, 15)  # fmt: skip  # noqa: E501
 TRANSFORMER = Network("transformer", Transformer, (64, 256), 128, 4, 15)
 RESNET50 = Network("resnet-50", lambda: torchvision.models.resnet50(num_classes=10), (3, 224, 224), 128, 2, 5)
