@@ -104,6 +104,20 @@ def test_a_schedule_of_ones_own():
     assert smoother.amplitude == 0.05
 
 
+def test_a_schedule_is_asked_once_an_update_and_strength():
+    asked = []
+    smoother = SmoothOut(linear(), 0.2, schedule=lambda step: asked.append(step) or 0.5)
+    for strength in (0.2, 0.4, 0.2):
+        smoother.strength = strength
+        with smoother.perturbed() as noise:
+            for _ in noise.each(range(3)):
+                assert smoother.amplitude == strength / 2
+    assert asked == [0, 0, 0]
+    smoother.step()
+    assert smoother.amplitude == 0.1
+    assert asked == [0, 0, 0, 1]
+
+
 def test_two_smoothers_side_by_side():
     one, other = linear(), linear()
     clean = [p.detach().clone() for model in (one, other) for p in model.parameters()]

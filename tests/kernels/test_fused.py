@@ -55,6 +55,10 @@ def by_reference(weights, key, amplitude, scale, distribution="uniform"):
     ]
 
 
+def same(found, expected):
+    return all(map(torch.equal, found, expected))
+
+
 def bits(tensor):
     return tensor.detach().contiguous().view(torch.int32).tolist()
 
@@ -390,6 +394,39 @@ def test_a_forked_process(threads):
         with smoother.perturbed():
             os._exit(int(bits(model.weight[0]) != expected))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_process_forked_inside_a_block(threads):
+    model = nn.Linear(400, 400)
+    smoother, clean = SmoothOut(model, 0.5), bits(model.weight[0])
+    with smoother.perturbed(stream=1):
+        expected = bits(model.weight[0])
+    with smoother.perturbed(stream=0) as noise:
+        items = noise.each(range(2))
+        next(items)
+        child = os.fork()
+        if child == 0:  # which would wait for threads for ever
+            next(items)
+            wrong = bits(model.weight[0]) != expected
+            noise.__exit__(None, None, None)
+            os._exit(int(wrong or bits(model.weight[0]) != clean))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_norms_are_of_the_weights_that_a_block_finds():
+    model = nn.Linear(30, 20)
+    smoother = SmoothOut(model, 0.5, scale="filter")
+    for _ in range(3):
+        with torch.no_grad():
+            model.weight.mul_(2).add_(0.1)
+        key = NoiseKey(0, smoother.updates, 5)
+        expected = by_reference(all_weights(model), key, 0.5, "filter")
+        with smoother.perturbed(stream=4) as noise:
+            for _ in noise.each(range(2)):
+                pass
+            assert same(model.parameters(), expected)
+        smoother.step()
 
 
 def test_without_numba_the_reference_is_used_which_is_said_once(monkeypatch, caplog):

@@ -389,6 +389,7 @@ def _add_by_element_by(normal: bool) -> Any:
 
     @_part("element", normal)
     def add_by_element(w: Any, clean: Any, drawn: Any, count: Any, amplitude: Any) -> None:
+        _wide()
         for i in range(count):
             value, one = clean[i], z(drawn, i)
             factor = np.float32(amplitude * np.float64(abs(value)) / (np.float64(abs(one)) + NORM_FLOOR))
@@ -403,17 +404,9 @@ def _add_filters_by(normal: bool) -> Any:
 
     @_part("filters", normal)
     def add_filters(
-        w: Any,
-        clean: Any,
-        apart: Any,
-        drawn: Any,
-        count: Any,
-        d: Any,
-        amplitude: Any,
-        norms: Any,
-        lanes: Any,
+        w: Any, clean: Any, apart: Any, drawn: Any, count: Any, d: Any, amplitude: Any, norms: Any, lanes: Any,
         known: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if d == 1:
             add_by_element(w, clean, drawn, count, amplitude)
             return
