@@ -83,6 +83,8 @@ _INT64, _INT32, _BYTE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), i
 
 #: Elements of a part, or one filter if that has more.
 PART = 512
+#: Blocks of draws that are made at a time.
+CHUNK = 32
 
 
 def scratch_bytes(longest: int, normal: bool) -> int:
@@ -459,23 +461,25 @@ def _work(address: int) -> None:  # noqa: C901, PLR0912, PLR0915
                 _move(copies if task == DRAW else weights, clean, count, job[_STREAMED] > (0 if task == DRAW else 1))
                 if task == RESTORE:
                     continue
-            for line in range(4 * part, 8 * part, _LINE):  # of the next part, while draws are made for this one
-                _prefetch(weights + line)
-                if task == REDRAW:
-                    _prefetch(copies + line)
             place = first + _numbers(job[_FIRSTS])[tensor]
             block = place // _PER_BLOCK
             blocks = (place + count + _PER_BLOCK - 1) // _PER_BLOCK - block
             skipped = place - _PER_BLOCK * block
-            _draw(_words(words), blocks, block, _numbers(job[_ORDINALS])[tensor], 1 if _NORMAL else 0, k0, k1)
             # Memory of its own for each: in place of others no vectors would be made.
             z = words + 4 * _WORDS_PER_BLOCK * blocks
             room = z + 4 * _PER_BLOCK * blocks
+            for done in range(0, blocks, CHUNK):
+                # Of the next part, a few lines at a time: more at once than can be on their way would be waited for.
+                for line in range(4 * (part + _PER_BLOCK * done), 4 * (part + _PER_BLOCK * (done + CHUNK)), _LINE):
+                    _prefetch(weights + line)
+                    if task == REDRAW:
+                        _prefetch(copies + line)
+                some, at = CHUNK if done + CHUNK < blocks else blocks - done, words + 4 * _WORDS_PER_BLOCK * done
+                _draw(_words(at), some, block + done, _numbers(job[_ORDINALS])[tensor], 1 if _NORMAL else 0, k0, k1)
+            drawn = _halves(words + 2 * skipped)
             if _NORMAL:
                 _box_muller(_words(words), _floats(z), _PER_BLOCK * blocks)
                 drawn = _floats(z + 4 * skipped)
-            else:
-                drawn = _halves(words + 2 * skipped)
             w, source, apart = _floats(weights), _floats(clean), task == REDRAW
             if _CHANNELS_LAST and positions != 0:
                 w, source, apart = _floats(room), _floats(room), False
