@@ -52,8 +52,8 @@ class SmoothOut(Scope):
             :class:`AutoStrength`: then training finds it, and :meth:`observe` is told every ghost batch's loss.
         scale: "none", "weight" (a |w_i|) or "filter" (a ||w_f||); see :mod:`smoothout.scaling`.
         distribution: "uniform" on (-1, 1) or standard "normal".
-        schedule: Name of a factor on the strength, or a function of the number of updates made, which is asked once
-            for each; see :mod:`smoothout.schedules`.
+        schedule: Name of a factor on the strength, or a function of the number of updates made, which is asked
+            anew where that or the strength has changed; see :mod:`smoothout.schedules`.
         anneal_index, tanh_scale, cosine_gain: Constants of those schedules.
         total_steps: Optimizer steps of the whole run; "tanh" and "cosine" need it.
         start_step: Updates before the noise starts. The schedule counts from the run's start, not from it.

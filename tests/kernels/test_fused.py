@@ -55,10 +55,6 @@ def by_reference(weights, key, amplitude, scale, distribution="uniform"):
     ]
 
 
-def same(found, expected):
-    return all(map(torch.equal, found, expected))
-
-
 def bits(tensor):
     return tensor.detach().contiguous().view(torch.int32).tolist()
 
@@ -425,7 +421,7 @@ def test_norms_are_of_the_weights_that_a_block_finds():
         with smoother.perturbed(stream=4) as noise:
             for _ in noise.each(range(2)):
                 pass
-            assert same(model.parameters(), expected)
+            assert all(map(torch.equal, model.parameters(), expected))
         smoother.step()
 
 
