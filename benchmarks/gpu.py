@@ -19,16 +19,17 @@ from typing import Any
 import torch
 import torchvision
 from growth import measure as grown
-from overhead import ARMS, Arm, copies
-from steps import Network, Training, Transformer, Walk, blocks, environment, interleaved, naive, noisy, sam, seconds
+from overhead import ARMS, Arm, arm, copies
+from steps import Network, Training, Transformer, Walk, blocks, environment, interleaved, naive, sam, seconds
 from torch import nn
 
 from smoothout.train import models
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
+Works = dict[str, Arm | Callable[[], None]]
 STEPS = 3  # of a network, from one wait for the device to the next
-RESNET44 = Network("resnet-44", lambda: models.build("resnet", (3, 32, 32), 10, 0, config={"depth": 44}), (3, 32, 32), 128, 4, 15)  # fmt: skip  # noqa: E501
-TRANSFORMER = Network("transformer", Transformer, (64, 256), 128, 4, 15)
+RESNET44 = Network("resnet-44", lambda: models.build("resnet", (3, 32, 32), 10, 0, config={"depth": 44}), (3, 32, 32), 128, 4, 25)  # fmt: skip  # noqa: E501
+TRANSFORMER = Network("transformer", Transformer, (64, 256), 128, 4, 31)
 RESNET50 = Network("resnet-50", lambda: torchvision.models.resnet50(num_classes=10), (3, 224, 224), 128, 2, 5)
 
 
@@ -43,23 +44,18 @@ def waited(work: Callable[[], None], times: int = 1) -> Callable[[], None]:
     return timed
 
 
-def arms(training: Training) -> dict[str, Callable[[], None]]:
-    """Steps of one model, plain and with noise."""
-    works: dict[str, Callable[[], None]] = {}
-    for name, make in ARMS.items():
-        smoother = make(training.model)
-        works[name] = lambda smoother=smoother: training.step(noisy(smoother), smoother.step)
-    works["two copies"] = Arm(training, blocks(copies(training))).step
-    works["plain"] = training.step
-    return works
+def arms(training: Training) -> Works:
+    """Steps of one model, plain and with noise; plain ones twice, to see what steps differ by without a reason."""
+    works: Works = {name: arm(training, make) for name, make in ARMS.items()}
+    works["two copies"] = Arm(training, blocks(copies(training)))
+    return works | {"plain again": training.step, "plain": training.step}
 
 
-def rivals(network: Network, half: bool) -> dict[str, Callable[[], None]]:
+def rivals(network: Network, half: bool) -> Works:
     """Steps of models of their own."""
     first = Training(network, "cuda", half)
-    walk = blocks(naive(first.model))
     return {
-        "naive": lambda: first.step(walk),
+        "naive": Arm(first, blocks(naive(first.model))),
         "SAM": sam(Training(network, "cuda", half), adaptive=False),
     }
 
@@ -102,16 +98,20 @@ class Captured(Training):
         after()
 
 
-def measured(network: Network, works: dict[str, Callable[[], None]], title: str) -> dict[str, Any]:
-    """Ratios to the plain step.
+def measured(network: Network, works: Works, title: str) -> dict[str, Any]:
+    """Ratios to the plain step, and what blocks take of the host's time in a step over the rest of it.
 
     Training does not wait for the device after each step; after a few it is waited for here, to take the time.
     """
     found = {}
-    timed = {name: waited(work, STEPS) for name, work in works.items()}
+    timed = {name: waited(work.step if isinstance(work, Arm) else work, STEPS) for name, work in works.items()}
     for name, ratio in interleaved(timed, "plain", network.rounds).items():
+        work, line = works[name], f"{title:<24} {name:<14} {ratio} times plain SGD"
         found[name] = ratio.record() | {"seconds": ratio.seconds / STEPS}
-        print(f"{title:<24} {name:<14} {ratio} times plain SGD, {1000 * found[name]['seconds']:.2f} ms", flush=True)
+        if isinstance(work, Arm):
+            found[name]["by blocks"] = 1 + statistics.median(work.shares[2 * STEPS :])
+            line += f", by the blocks {found[name]['by blocks']:.3f}"
+        print(f"{line}, {1000 * found[name]['seconds']:.2f} ms", flush=True)
     return found
 
 
@@ -140,7 +140,7 @@ def rows() -> dict[str, Callable[[], dict[str, Any]]]:
     """What is measured, by name."""
     found: dict[str, Callable[[], dict[str, Any]]] = {}
 
-    def add(network: Network, how: str, works: Callable[[], dict[str, Callable[[], None]]]) -> None:
+    def add(network: Network, how: str, works: Callable[[], Works]) -> None:
         name = f"{network.name}, {how}"
         found[name] = lambda: measured(network, works(), name)
 

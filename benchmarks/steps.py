@@ -76,7 +76,7 @@ def _model(name: str, shape: tuple[int, ...], **config: Any) -> Callable[[], nn.
 NETWORKS = {
     network.name: network
     for network in (
-        Network("F1", _model("mnist_f1", (784,)), (784,), 128, 16, 61),
+        Network("F1", _model("mnist_f1", (784,)), (784,), 128, 16, 121),
         Network("cifar10_shallow", _model("cifar10_shallow", (3, 32, 32)), (3, 32, 32), 128, 2, 15),
         Network("resnet-44", _model("resnet", (3, 32, 32), depth=44), (3, 32, 32), 128, 2, 9),
         Network("alexnet", _model("alexnet", (3, 224, 224)), (3, 224, 224), 32, 2, 5),

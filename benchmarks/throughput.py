@@ -4,7 +4,8 @@
 
 cifar10_shallow on 32x32 images drawn at random, with augmentation (pad, crop, flip), batches of 512 in ghost batches of
 128. The plain loop has no noise; ours is measured with it (drawn anew for each ghost batch in one block an update) and
-without. Writes benchmarks/results/throughput.json.
+without, as it comes and with --channels-last, which is also held against the plain loop in that memory format. Then
+steps of some networks in both formats. Writes benchmarks/results/throughput.json.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from steps import Enter, environment, interleaved
+from steps import NETWORKS, Enter, Training, environment, interleaved
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -30,7 +31,7 @@ from smoothout.train.config import Settings
 from smoothout.train.run import prepare
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
-SAMPLES, BATCH, GHOST, PAIRS = 2048, 512, 128, 9
+SAMPLES, BATCH, GHOST, PAIRS = 2048, 512, 128, 7
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
 
@@ -85,16 +86,21 @@ def ours(folder: Path, **settings: Any) -> Callable[[], None]:
 
 
 def plain(
-    model: nn.Module, loader: DataLoader, device: str = "cpu", block: Enter = contextlib.nullcontext
+    model: nn.Module,
+    loader: DataLoader,
+    device: str = "cpu",
+    block: Enter = contextlib.nullcontext,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Callable[[], None]:
     """An epoch of what anyone would write, each ghost batch in a block."""
-    model.to(device).train()
+    model.to(device, memory_format=layout).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
     def epoch() -> None:
         total = 0.0
         for batch in loader:
             inputs, targets = (tensor.to(device, non_blocking=True) for tensor in batch)
+            inputs = inputs.contiguous(memory_format=layout)
             optimizer.zero_grad()
             for x, y in ghost_batches(inputs, targets, size=GHOST):
                 with block():
@@ -106,20 +112,44 @@ def plain(
     return epoch
 
 
+def epochs(folder: Path, strength: float, channels_last: bool) -> dict[str, Callable[[], None]]:
+    """Ours beside the plain loop, and beside the one in channels_last if ours is."""
+    loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
+
+    def loop(layout: torch.memory_format = torch.contiguous_format) -> Callable[[], None]:
+        return plain(models.build("cifar10_shallow", (3, 32, 32), 10, 0), loader, layout=layout)
+
+    mine = ours(folder, model="cifar10_shallow", batch_size=BATCH, strength=strength, channels_last=channels_last)
+    found = {"ours": mine, "plain": loop()}
+    return found | {"plain, channels_last": loop(torch.channels_last)} if channels_last else found
+
+
+def formats(name: str) -> dict[str, float]:
+    """A step of a network row-major, over the same in channels_last."""
+    row_major, channels_last = Training(NETWORKS[name]), Training(NETWORKS[name])
+    channels_last.model.to(memory_format=torch.channels_last)
+    channels_last.inputs = channels_last.inputs.contiguous(memory_format=torch.channels_last)
+    works = {"row-major": row_major.step, "channels_last": channels_last.step}
+    ratio = interleaved(works, "channels_last", PAIRS)["row-major"]
+    print(f"{name}: row-major / channels_last {ratio}", flush=True)
+    return ratio.record()
+
+
 def main() -> None:
-    """Measure the plain loop against ours."""
+    """Measure the plain loop against ours, and networks in both formats."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         write(Path(place))
-        for name, strength in (("without noise", 0.0), ("with noise", 0.02)):
-            mine = ours(Path(place), model="cifar10_shallow", batch_size=BATCH, strength=strength)
-            loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
-            usual = plain(models.build("cifar10_shallow", (3, 32, 32), 10, 0), loader)
-            works = {"plain": usual, "ours": mine}
-            ratio = interleaved(works, "ours", PAIRS)["plain"]
-            found[name] = ratio.record()
-            print(f"plain loop / ours {name}: {ratio}, {SAMPLES / ratio.seconds:.0f} samples a second", flush=True)
-    RESULTS.write_text(json.dumps({"environment": environment(), "plain / ours": found}, indent=1) + "\n")
+        for option in ("", "--channels-last"):
+            for noise, strength in (("without noise", 0.0), ("with noise", 0.02)):
+                works = epochs(Path(place), strength, option != "")
+                ratios = interleaved(works, "ours", PAIRS)
+                found[f"{option} {noise}".strip()] = {name: ratio.record() for name, ratio in ratios.items()}
+                for name, ratio in ratios.items():
+                    print(f"{name} / ours {option} {noise}: {ratio}", flush=True)
+    steps = {name: formats(name) for name in ("cifar10_shallow", "resnet-44", "alexnet")}
+    record = {"environment": environment(), "plain / ours": found, "row-major / channels_last": steps}
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from smoothout._types import OneDimensional
 from smoothout.weights import Exclude, Snapshot, Weight
 
 Item = TypeVar("Item")
-_version = operator.attrgetter("_version")
+_version, _requires_grad = operator.attrgetter("_version"), operator.attrgetter("requires_grad")
 
 
 class Scope:
@@ -171,9 +171,8 @@ class Scope:
 
     def _tell_autograd(self) -> None:
         """DTensors, and what was gathered from them, have versions of their own, which no write to a shard raises."""
-        if self._sharded:
-            written = [weight.parameter for weight in self._sharded]
-            torch.autograd.graph.increment_version([*written, *gathering.gathered(self._gathering)])
+        written = [weight.parameter for weight in self._sharded]
+        torch.autograd.graph.increment_version([*written, *gathering.gathered(self._gathering)])
 
     def _follow(self) -> None:
         """Select again if parameters were added, removed, frozen, unfrozen, moved or cast."""
@@ -183,16 +182,12 @@ class Scope:
 
     def _look(self) -> tuple[object, ...]:
         """What must stay as it is, or all is selected again. What is looked at stays alive, so that ids are unique."""
-        if isinstance(self._source, nn.Module):
-            children, parameters = weights.tree(self._modules)
-        else:
-            children, parameters = [], [parameter for _, parameter in self._source]
         layouts = [
             (p.shape, p.stride() if p.layout == torch.strided else None, p.dtype, p.device, p.is_neg())
             for p in self._locals
         ]
         held = [id(shards.local(weight.parameter)) for weight in self._sharded]
-        return children, list(map(id, parameters)), [p.requires_grad for p in parameters], layouts, held
+        return weights.tree(self._modules), list(map(_requires_grad, self._found)), layouts, held
 
     def _select(self) -> None:
         """Find what is perturbed."""
@@ -201,6 +196,7 @@ class Scope:
         self._gathering = gathering.gathering(self._modules)
         self._reshard()
         found = weights.all_weights(self._source)
+        self._found = [weight.parameter for weight in found]
         for weight in found:
             self._check_kind(weight)
         quiet = weights.quiet_ids(self._source) if isinstance(self._source, nn.Module) else set()
@@ -329,14 +325,16 @@ class Block:
             >>> smoother.step()
         """
         copies = _checks.whole("copies", copies, at_least=1, below=2**32 - self._draw + 1)
-        self._refuse_left()
+        if self._smoother._open is not self:
+            self._refuse_left()
         return self._each(items, copies)
 
     def _each(self, items: Iterable[Item], copies: int) -> Iterator[Item]:
         stream = self._smoother._last_stream
         for item in items:
             for copy in range(copies):
-                self._refuse_left()
+                if self._smoother._open is not self:
+                    self._refuse_left()
                 if self._shown:
                     if copy == 0:
                         stream = self._next_stream()
@@ -353,12 +351,11 @@ class Block:
             return self._stream
         return _checks.whole("stream", self._smoother._last_stream + self._step, at_least=0, below=2**32)
 
-    def _refuse_left(self) -> None:
-        if self._smoother._open is not self:
-            raise RuntimeError(
-                f"each() of the perturbed() block made at {self.place}, which is not open; expected to be inside it. "
-                f"Write `with smoother.perturbed() as noise:` around `for item in noise.each(items):`."
-            )
+    def _refuse_left(self) -> NoReturn:
+        raise RuntimeError(
+            f"each() of the perturbed() block made at {self.place}, which is not open; expected to be inside it. "
+            f"Write `with smoother.perturbed() as noise:` around `for item in noise.each(items):`."
+        )
 
     def _draw_stream(self, stream: int, draw: int) -> None:
         """Let the weights carry the noise of a stream; where nothing is held, they are clean (or never denoised)."""
@@ -375,12 +372,17 @@ class Block:
         self._versions_inside = smoother._versions()
 
     def _advance(self, stream: int, draw: int) -> None:
-        """Go on to another draw: in the place of the present one, or, where that cannot be, as another block would."""
+        """Go on to another draw: in the place of the present one, or, where that cannot be, as another block would.
+
+        What a ghost batch has filled the caches with makes each call here five times as long: there are few.
+        """
         smoother = self._smoother
-        smoother._reshard()
+        if smoother._gathering:
+            smoother._reshard()
         noisy = smoother._noisy() and not smoother._clean(stream)
         if self._held and noisy and smoother._in_place():
-            self._refuse_written(True)
+            if smoother._versions() != self._versions_inside:
+                self._refuse_written(True)
             smoother._last_stream = stream
             smoother._blocks += 1
             smoother._displace_anew(stream, draw, self._sign)
@@ -462,7 +464,8 @@ class Block:
     def _announce(self) -> None:
         """Tell all that keep something of the weights that these have changed."""
         self._forget_casts()
-        self._smoother._tell_autograd()
+        if self._smoother._sharded:
+            self._smoother._tell_autograd()
 
     @staticmethod
     def _forget_casts() -> None:

@@ -139,21 +139,18 @@ def all_weights(source: nn.Module | Iterable[tuple[str, nn.Parameter]]) -> list[
     return list(found.values())
 
 
-_children, _own, _values = (
-    operator.attrgetter("_modules"),
-    operator.attrgetter("_parameters"),
-    operator.methodcaller("values"),
-)
+_held, _values = operator.attrgetter("_modules", "_parameters"), operator.methodcaller("values")
 
 
-def tree(modules: Sequence[nn.Module]) -> tuple[list[int], list[nn.Parameter]]:
-    """Ids of the children of some modules, and their own parameters: what a model's ``modules()`` have become.
+def tree(modules: Sequence[nn.Module]) -> list[int]:
+    """Ids of the children of some modules and of their own parameters: what a model's ``modules()`` have become.
 
     Every block looks twice, so that there is no loop in Python here.
     """
-    children = map(id, chain.from_iterable(map(_values, map(_children, modules))))
-    parameters = chain.from_iterable(map(_values, map(_own, modules)))
-    return list(children), [parameter for parameter in parameters if parameter is not None]
+    try:
+        return list(map(id, chain.from_iterable(map(dict.values, chain.from_iterable(map(_held, modules))))))
+    except TypeError:  # a ScriptModule's are no dicts
+        return list(map(id, chain.from_iterable(map(_values, chain.from_iterable(map(_held, modules))))))
 
 
 def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:

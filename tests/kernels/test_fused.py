@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from smoothout import SmoothOut
-from smoothout.kernels import choose, fused, on_cpu
+from smoothout.kernels import choose, cpu, fused, on_cpu
 from smoothout.kernels.on_cpu import FusedOnCPU
 from smoothout.noise.draws import UNIFORM_DENOMINATOR, NoiseKey, uniform_integers
 from smoothout.scaling import offsets
@@ -376,6 +378,40 @@ def test_torch_keeps_its_threads():
     with smoother.perturbed():
         pass
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [5], indirect=True)
+def test_fewer_threads_than_were_asked_for_do_all_the_work(threads, monkeypatch):
+    kernel = on_cpu.kernel("filter", "uniform", False)  # as it is called, by place: it is cached
+    asked = []
+
+    def parallel(_function, address, threads, _flags):
+        asked.append(threads)
+        kernel._work(address)
+
+    monkeypatch.setattr(kernel, "_parallel", parallel)
+    check(weights_of([(300, 300)]), NoiseKey(3, 4), 0.3, "filter", "uniform")
+    assert set(asked) == {5}
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_torch_without_openmp(threads, monkeypatch):
+    monkeypatch.setattr(on_cpu, "_openmp", lambda: (None, {}))
+    monkeypatch.setattr(on_cpu, "kernel", on_cpu.kernel.__wrapped__)
+    check(weights_of([(300, 300)]), NoiseKey(3, 4), 0.3, "filter", "uniform")
+
+
+@pytest.mark.parametrize("name", ["_squares_by_number", "_squares_by_pairs"])
+def test_sums_of_squares_of_integers(name):
+    if name == "_squares_by_pairs" and "+avx512bw" not in cpu._FEATURES:
+        pytest.skip("needs AVX512BW")
+    squares = getattr(cpu, name)
+    summed = numba.njit(lambda address, start, d: squares(cpu._halves(address), start, d))
+    drawn = np.random.default_rng(0).integers(-(2**15), 2**15, 3000).astype(np.int16)
+    for halves in (drawn, np.full(3000, -(2**15), np.int16), np.full(3000, 2**15 - 1, np.int16)):
+        for start, d in ((0, 1), (1, 31), (3, 32), (0, 33), (7, 784), (100, 2900)):
+            expected = sum((2 * h + 1) ** 2 for h in halves[start : start + d].tolist())
+            assert summed(halves.ctypes.data, start, d) == expected
 
 
 @pytest.mark.parametrize("threads", [2], indirect=True)

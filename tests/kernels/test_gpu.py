@@ -1,4 +1,5 @@
-"""The GPU kernels by the checks of ``gpu_checks.py``, in Triton's interpreter where there is no GPU."""
+"""The GPU kernels by the checks of ``gpu_checks.py``, in Triton's interpreter where there is no GPU, and how they are
+launched by those of ``recorded_launches.py``."""
 
 import importlib.util
 import os
@@ -9,14 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-CHECKS = Path(__file__).parent / "gpu_checks.py"
+HERE = Path(__file__).parent
+WITH_TRITON = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch on Linux"
+)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch on Linux")
-def test_the_kernels_of_a_gpu():
-    interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+@WITH_TRITON
+@pytest.mark.parametrize("checks", ["gpu_checks.py", "recorded_launches.py"])
+def test_the_kernels_of_a_gpu(checks):
+    interpreted = {} if torch.cuda.is_available() or checks != "gpu_checks.py" else {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", str(CHECKS)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", str(HERE / checks)],
         env=os.environ | interpreted,
         capture_output=True,
         text=True,

@@ -1,8 +1,9 @@
 """Noise on float32 weights on a CPU: draw, scale, copy and add in one pass, compiled by numba.
 
-The weights are cut into units of work, which torch's own OpenMP threads take one after another. A unit is done in
-parts, whose draws are made in a buffer that stays in the nearest cache, while memory brings the next part's weights.
-Weights in channels_last memory are brought in row-major order there, and back.
+The weights are cut into units of work, of which each of torch's own OpenMP threads does a run, the same one each time:
+a core finds in its cache what it has left there. A unit is done in parts, whose draws are made in a buffer that stays
+in the nearest cache, while memory brings the next part's weights. Weights in channels_last memory are brought in
+row-major order there, and back.
 
 Each step rounds as the reference does (:mod:`smoothout.scaling`), so that the bits are the same: products and sums are
 rounded one by one, squares of uniform draws are summed as integers, other squares in the published lanes. So nothing
@@ -20,6 +21,8 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from smoothout._types import Scale
@@ -28,12 +31,9 @@ from smoothout.noise.elementary import COS, HALF_STEP, LN2, LOG, QUARTER, SIN, S
 from smoothout.noise.philox import MULTIPLIERS, ROUNDS, WEYL
 from smoothout.scaling import LANES, NORM_FLOOR
 
-#: What a worker is given: the address of these int64 numbers. Of the first three workers take in turns; those up to the
-#: amplitude are of one run.
+#: What a worker is given: the address of these int64 numbers; those up to the amplitude are of one run.
 FIELDS = (
-    "next_unit",
-    "finished",
-    "next_worker",
+    "finished",  # units that are done, which workers count
     "task",  # DRAW, REDRAW or RESTORE
     "seed0",  # low word
     "seed1",  # high word
@@ -52,12 +52,14 @@ FIELDS = (
     "scratch_bytes",  # of a worker
     "streamed",  # 1 if copies go past the cache, 2 if weights that come back do, too
     "taken",  # address of a byte, set when the last unit is done
+    "worker",  # address of a function without arguments that returns a worker's number
+    "workers",  # the same for how many there are; 0 if one is alone
 )
 #: How the fields of one run are packed.
-RUN = struct.Struct("=9qd")
+RUN = struct.Struct("=7qd")
 (
-    _NEXT_UNIT, _FINISHED, _NEXT_WORKER, _TASK, _SEED0, _SEED1, _STEP_NUMBER, _STREAM, _COPY_NUMBER, _AMPLITUDE, _UNITS,
-    _TABLE, _WEIGHTS, _COPIES, _ORDINALS, _FIRSTS, _NORMS, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN,
+    _FINISHED, _TASK, _SEED0, _SEED1, _STEP_NUMBER, _STREAM, _COPY_NUMBER, _AMPLITUDE, _UNITS, _TABLE, _WEIGHTS,
+    _COPIES, _ORDINALS, _FIRSTS, _NORMS, _SCRATCH, _SCRATCH_BYTES, _STREAMED, _TAKEN, _WORKER, _WORKERS,
 ) = range(len(FIELDS))  # fmt: skip
 
 #: Copy the weights and add noise; add noise to what the copies hold; copy them back.
@@ -78,7 +80,7 @@ _U_HALF, _U_STEP, _ONE, _TWO = (np.float32(value) for value in (0.5, 2.0**-32, 1
 _QUARTER, _EIGHTH = np.uint32(QUARTER), np.uint32(1 << (QUARTER - 1))
 _MANTISSA, _EXPONENT, _BIAS = np.int32((1 << 23) - 1), np.int32(23), np.int32(126)  # of a float32 in [1/2, 1)
 _ONE_HALF_BITS = np.int32(126 << 23)
-_INT64, _INT32, _BYTE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType()
+_INT64, _INT32, _INT16, _BYTE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.IntType(16), ir.IntType(8), ir.FloatType()
 
 
 #: Elements of a part, or one filter if that has more.
@@ -147,14 +149,25 @@ _not_inlined = _attribute("noinline")
 
 
 @intrinsic
-def _take(_context: Any, _address: Any) -> Any:
-    """The number at an address, which is raised by one for the next who asks."""
+def _ask(_context: Any, _function: Any) -> Any:
+    """What the C function at an address returns, which has no arguments."""
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        function = builder.inttoptr(arguments[0], ir.FunctionType(_INT32, []).as_pointer())
+        return builder.sext(builder.call(function, []), _INT64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _count(_context: Any, _address: Any, _more: Any) -> Any:
+    """The number at an address, raised by some more, whoever else does so; what was written before becomes visible."""
 
     def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(arguments[0], _INT64.as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(_INT64, 1), "acq_rel")
+        return builder.add(builder.atomic_rmw("add", place, arguments[1], "acq_rel"), arguments[1])
 
-    return types.int64(types.int64), generate
+    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
@@ -175,6 +188,46 @@ def _of_bits(_context: Any, _value: Any) -> Any:
         return builder.bitcast(arguments[0], _FLOAT)
 
     return types.float32(types.int32), generate
+
+
+@intrinsic
+def _multiply_add(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
+    """a b + c of float32, in one operation where the processor has it, rounded once or twice."""
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        function = builder.module.declare_intrinsic("llvm.fmuladd", [_FLOAT], ir.FunctionType(_FLOAT, [_FLOAT] * 3))
+        return builder.call(function, arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@intrinsic
+def _sum_of_pairs(_context: Any, _halves: Any, _start: Any, _times: Any) -> Any:
+    """The sum of h (h + 1) over 16-bit numbers h from a start, so many times 32 of them; needs AVX512BW.
+
+    One operation makes h (-h - 1) of 32 numbers and adds them two by two, which fits in 32 bits. LLVM makes no use of
+    it for sums in 64 bits.
+    """
+
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer, start, times = arguments
+        halves, pairs, sums = ir.VectorType(_INT16, 32), ir.VectorType(_INT32, 16), ir.VectorType(_INT64, 8)
+        kind = ir.FunctionType(pairs, [halves, halves])
+        products = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.pmaddw.d.512")
+        low, shift = ir.Constant(sums, [0xFFFFFFFF] * 8), ir.Constant(sums, [32] * 8)
+        total = cgutils.alloca_once_value(builder, ir.Constant(sums, None))
+        with cgutils.for_range(builder, times) as loop:
+            index = builder.add(start, builder.mul(loop.index, ir.Constant(_INT64, 32)))
+            h = builder.load(builder.bitcast(builder.gep(pointer, [index]), halves.as_pointer()), align=2)
+            negative = builder.call(products, [h, builder.xor(h, ir.Constant(halves, [-1] * 32))])
+            found = builder.bitcast(builder.sub(ir.Constant(pairs, None), negative), sums)
+            summed = builder.add(builder.load(total), builder.and_(found, low))
+            builder.store(builder.add(summed, builder.lshr(found, shift)), total)
+        kind = ir.FunctionType(_INT64, [sums])
+        summed = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.add.v8i64")
+        return builder.call(summed, [builder.load(total)])
+
+    return types.int64(types.CPointer(types.int16), types.int64, types.int64), generate
 
 
 @intrinsic
@@ -267,7 +320,7 @@ def _box_muller(words: Any, z: Any, count: Any) -> None:
 @njit()
 def _uniform_at(halves: Any, i: Any) -> Any:
     """A uniform draw of a half of a word; see :func:`smoothout.noise.draws.uniform_integers`."""
-    return np.float32(np.int32(halves[i])) * _TWO_STEPS + _STEP  # (2 h + 1) / 65536: both steps are exact
+    return _multiply_add(np.float32(np.int32(halves[i])), _TWO_STEPS, _STEP)  # (2 h + 1) / 65536, without rounding
 
 
 @njit()
@@ -277,7 +330,7 @@ def _normal_at(z: Any, i: Any) -> Any:
 
 
 @njit()
-def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
+def _squares_by_number(halves: Any, start: Any, d: Any) -> Any:
     """The sum of (2 h + 1)^2 = 4 h^2 + 4 h + 1, whose squares fit in 32 bits."""
     _wide()
     squares = total = np.int64(0)
@@ -286,6 +339,20 @@ def _squares_of_integers(halves: Any, start: Any, d: Any) -> Any:
         squares += np.int32(h * h)
         total += h
     return 4 * squares + 4 * total + d
+
+
+@njit()
+def _squares_by_pairs(halves: Any, start: Any, d: Any) -> Any:
+    """The same in half of the time."""
+    _wide()
+    times = d // 32
+    done = 32 * times
+    return 4 * _sum_of_pairs(halves, start, times) + done + _squares_by_number(halves, start + done, d - done)
+
+
+# What the compiler may use here, by the name of LLVM; it is part of what numba's cache goes by.
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[-1]
+_squares_of_integers = _squares_by_pairs if "+avx512bw" in _FEATURES else _squares_by_number
 
 
 @njit()
@@ -434,20 +501,21 @@ _add_filters: Any = None
 
 # All in one function: each level of calls is compiled with all that is below it once more.
 def _work(address: int) -> None:  # noqa: C901, PLR0912, PLR0915
-    """Take units and do them, until none is left; any number of threads may be at it."""
+    """Do this worker's units."""
     _wide()
     job = _numbers(address)
-    scratch = job[_SCRATCH] + _take(address + _WORD * _NEXT_WORKER) * job[_SCRATCH_BYTES]
+    worker, workers = np.int64(0), np.int64(1)
+    if job[_WORKERS] != 0:
+        worker, workers = _ask(job[_WORKER]), _ask(job[_WORKERS])
+    start, stop = job[_UNITS] * worker // workers, job[_UNITS] * (worker + 1) // workers
+    scratch = job[_SCRATCH] + worker * job[_SCRATCH_BYTES]
     words = scratch + 8 * LANES
     task, amplitude = job[_TASK], _doubles(address + _WORD * _AMPLITUDE)[0]
     # The key is drawn as NoiseKey.words() has it.
     seed0, seed1 = np.uint32(job[_SEED0]), np.uint32(job[_SEED1])
     _draw(_words(words), 1, job[_STEP_NUMBER], job[_STREAM], job[_COPY_NUMBER], seed0, seed1)
     k0, k1 = _words(words)[0], _words(words)[1]
-    while True:
-        u = _take(address + _WORD * _NEXT_UNIT)
-        if u >= job[_UNITS]:
-            return
+    for u in range(start, stop):
         unit = _numbers(job[_TABLE] + _COLUMNS * _WORD * u)
         tensor, d, positions = unit[0], unit[3], unit[4]
         part = PART // d * d if d < PART else d  # no filter is cut
@@ -491,9 +559,9 @@ def _work(address: int) -> None:  # noqa: C901, PLR0912, PLR0915
                 _add(w, source, apart, drawn, 0, count, np.float32(amplitude))
             if _CHANNELS_LAST and positions != 0:
                 _row_major(_floats(weights), w, count, d, d // positions)  # and back
-        # This also lets what was streamed become visible.
-        if _take(address + _WORD * _FINISHED) == job[_UNITS] - 1:
-            _bytes(job[_TAKEN])[0] = 1
+    # This also lets what was streamed become visible.
+    if _count(address + _WORD * _FINISHED, stop - start) == job[_UNITS]:
+        _bytes(job[_TAKEN])[0] = 1
 
 
 def _kind(scale: Scale, normal: bool, channels_last: bool) -> dict[str, Any]:

@@ -196,14 +196,24 @@ def _add_filters(
         tl.store(w + at, (stored.to(tl.float32) + theta).to(stored.dtype), mask=mask)
 
 
-@triton.jit(do_not_specialize=["key", "amplitude_bits"])
+@triton.jit
+def _key(seed, step, stream, draw):
+    """:meth:`smoothout.noise.draws.NoiseKey.words` as one number."""
+    step = step.to(tl.int64)
+    c0, c1 = step.to(tl.uint32), (step >> 32).to(tl.uint32)
+    low, high, _, _ = tl.philox(seed.to(tl.int64), c0, c1, stream.to(tl.uint32), draw.to(tl.uint32), _ROUNDS)
+    return (high.to(tl.int64) << 32) | low.to(tl.int64)
+
+
+@triton.jit(do_not_specialize=["seed", "step", "stream", "draw", "amplitude_bits"])
 def perturb(
-    table, taken, key, amplitude_bits,
+    table, taken, seed, step, stream, draw, amplitude_bits,
     SCALE: tl.constexpr, NORMAL: tl.constexpr, PERMUTED: tl.constexpr, ELEMENT: tl.constexpr,
 ):  # fmt: skip
     """Copy what a row of the table names, unless its copy is held, and put copy plus noise in its place.
 
-    SCALE is 0 for none, 1 for weight, 2 for filter.
+    SCALE is 0 for none, 1 for weight, 2 for filter. The seed is the int64 of the same bits, the amplitude that of a
+    float64's.
     """
     unit = tl.program_id(0)
     fresh = tl.load(taken + unit) == 0
@@ -213,7 +223,7 @@ def perturb(
     source = tl.where(fresh, tl.load(row), tl.load(row + 1)).to(tl.pointer_type(ELEMENT))
     ordinal, first, end = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
     d, positions = tl.load(row + 5), tl.load(row + 6)
-    key = key.to(tl.int64)
+    key = _key(seed, step, stream, draw)
     amplitude = amplitude_bits.to(tl.int64).to(tl.float64, bitcast=True)
     if SCALE < 2:
         _add_piece(w, copy, source, fresh, ordinal, first, end, d, positions, key, amplitude, SCALE, NORMAL, PERMUTED)

@@ -57,6 +57,7 @@ class FusedOnCPU(Fused):
             scratch_bytes=self._kernel.scratch_bytes(max((end - first for _, first, end, *_ in table), default=0)),
             streamed=sum(4 * self._elements > bound for bound in (STREAMED, BOTH_STREAMED)),
             taken=ctypes.addressof(self._taken),
+            **self._kernel.team,
         )
 
     def fits(self) -> bool:
@@ -142,12 +143,12 @@ class _Kernel:
         self.scratch_bytes = functools.partial(cpu.scratch_bytes, normal=normal)
         self._compiled = cpu.compiled(scale, normal, channels_last)  # keeps the code alive
         self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._compiled.address)
-        self._parallel = _openmp()
+        self._parallel, self.team = _openmp()
 
     def run(self, job: ctypes.Structure, threads: int, task: int, key: NoiseKey, amplitude: float) -> None:
         """Let some threads do a task of a job; one in a forked process, whose OpenMP threads are gone."""
         seed = key.seed
-        self._pack(job, 0, 0, 0, 0, task, seed & MASK32, seed >> 32, key.step, key.stream, key.draw, amplitude)
+        self._pack(job, 0, 0, task, seed & MASK32, seed >> 32, key.step, key.stream, key.draw, amplitude)
         address = ctypes.addressof(job)
         if threads == 1 or _forked or self._parallel is None:
             self._work(address)
@@ -155,20 +156,23 @@ class _Kernel:
             self._parallel(self._compiled.address, address, threads, 0)
 
 
-def _openmp() -> Any:
+def _openmp() -> tuple[Any, dict[str, int]]:
     """GOMP_parallel(function, argument, threads, flags) of the OpenMP library that torch uses, if it has one.
 
-    LLVM's and Intel's libraries have it too. Sharing torch's threads, none has to be woken, or competes for a core.
+    With it come the addresses of what tells a thread its number and how many there are. LLVM's and Intel's libraries
+    have all three. Sharing torch's threads, none has to be woken, or competes for a core.
     """
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     for name in (None, str(path)):  # a library that is loaded before all others replaces torch's own
         try:
-            found = ctypes.CDLL(name).GOMP_parallel
+            library = ctypes.CDLL(name)
+            found, *team = library.GOMP_parallel, library.omp_get_thread_num, library.omp_get_num_threads
         except (OSError, AttributeError, TypeError):
             continue
         found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-        return found
-    return None
+        number, size = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in team)
+        return found, {"worker": number, "workers": size}
+    return None, {}
 
 
 @functools.cache

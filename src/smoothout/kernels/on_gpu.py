@@ -1,10 +1,10 @@
 """Weights of one type on a GPU, perturbed by the kernels of :mod:`smoothout.kernels.gpu` in one launch."""
 
-import contextlib
 import functools
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from smoothout.weights import Weight, all_weights
 SCALES: tuple[Scale, ...] = ("none", "weight", "filter")  # by the numbers that the kernel knows them by
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 Kind = tuple[torch.device, torch.dtype, bool]
+#: Seed and amplitude, and the signed numbers of the same bits that Triton takes; one that it takes for 64 bits long.
+_GIVEN, _SIGNED, _LARGE = struct.Struct("<Qd"), struct.Struct("<qq"), 1 << 40
 _log = logging.getLogger("smoothout")
 
 
@@ -34,21 +36,26 @@ class FusedOnGPU(Fused):
         super().__init__(weights, scale)
         from smoothout.kernels import gpu  # here, since triton is not everywhere
 
-        self._gpu: Any = gpu
         first = self._parameters[0]
         self._device = first.device
-        self._options = {
-            "SCALE": SCALES.index(scale),
-            "NORMAL": distribution == "normal",
-            "PERMUTED": positions(first) > 0,
-            "ELEMENT": _element(first.dtype),
-            "enable_fp_fusion": False,
-        }
+        # Triton launches on the current device, of which there may be but one.
+        self._current: Any = torch.cuda.device(first.device) if torch.cuda.device_count() > 1 else nullcontext()
         self._units = rows(self._parameters, scale)
         self._ordinals = [weight.ordinal for weight in weights]
         self._taken = torch.zeros(len(self._units), dtype=torch.int32, device=self._device)
         self._dirty = False  # whether any flag may be set
         self._locate()
+        element = _element(first.dtype)
+        kinds = {
+            "SCALE": SCALES.index(scale),
+            "NORMAL": distribution == "normal",
+            "PERMUTED": positions(first) > 0,
+            "ELEMENT": element,
+        }
+        where = self._table, self._taken
+        with self._current:
+            self._perturb = _launcher(gpu.perturb, len(self._units), (*where, *[_LARGE] * 5), kinds)
+            self._restore = _launcher(gpu.restore, len(self._units), where, {"ELEMENT": element})
 
     def fits(self) -> bool:
         """See the base class."""
@@ -60,11 +67,10 @@ class FusedOnGPU(Fused):
             return
         if not self._dirty:
             self._keep()
-        [packed] = struct.unpack("<q", struct.pack("<II", *key.words()))
-        [bits] = struct.unpack("<q", struct.pack("<d", amplitude))
+        seed, bits = _SIGNED.unpack(_GIVEN.pack(key.seed, amplitude))
         self._dirty = True
-        with self._current():
-            self._gpu.perturb[(len(self._units),)](self._table, self._taken, packed, bits, **self._options)
+        with self._current:
+            self._perturb(self._table, self._taken, seed, key.step, key.stream, key.draw, bits)
         self._written()
         self._held = True
 
@@ -80,8 +86,8 @@ class FusedOnGPU(Fused):
         if not self._dirty:
             return
         if not (self.shifted() if same else self.moved()):
-            with self._current():
-                self._gpu.restore[(len(self._units),)](self._table, self._taken, ELEMENT=self._options["ELEMENT"])
+            with self._current:
+                self._restore(self._table, self._taken)
             self._written()
         elif bool(self._taken.any()):  # other memory took the weights' place inside the block
             copy_all(self._parameters, self._copies)
@@ -94,9 +100,21 @@ class FusedOnGPU(Fused):
         table = [(*pairs[tensor], self._ordinals[tensor], *rest) for tensor, *rest in self._units]
         self._table = torch.tensor(table, dtype=torch.int64).to(self._device)
 
-    def _current(self) -> contextlib.AbstractContextManager[Any]:
-        """Triton launches on the current device."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
+
+def _launcher(
+    kernel: Any, units: int, arguments: tuple[object, ...], constants: dict[str, object]
+) -> Callable[..., None]:
+    """Launches a kernel of Triton's that is compiled for arguments of these types.
+
+    Triton's own dispatch looks through arguments and globals at each launch, which takes longer than launching does.
+    """
+    grid, values = (max(1, units), 1, 1), tuple(constants.values())
+    options = constants | {"enable_fp_fusion": False}
+    compiled = kernel.warmup(*arguments, grid=grid, **options)
+    if compiled is None:  # the interpreter compiles nothing
+        return functools.partial(kernel[grid], **options)
+    launch = compiled[grid]
+    return lambda *arguments: launch(*arguments, *values)
 
 
 def kind(weight: Weight, scale: Scale) -> Kind | None:

@@ -12,7 +12,7 @@ docs/decisions/0003-counter-based-noise.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ UNIFORM_DENOMINATOR = 65536
 _UNIFORM, _NORMAL = 0, 1  # last counter word: the distributions never share bits
 
 
-@dataclass(frozen=True)
-class NoiseKey:
+class NoiseKey(NamedTuple):
     """What names one noise: seed (64 bit), optimizer step, ghost batch, and copy of that ghost batch."""
 
     seed: int
