@@ -269,7 +269,7 @@ class Schedule:
     """Compile training passes by torch.compile in this mode [None: do not]; reduce-overhead and max-autotune replay
     CUDA graphs on a GPU. Last bits and dropout masks differ from those without."""
     channels_last: bool = False
-    """Network and images in memory format channels_last, for convolutions on a GPU in bf16 or fp16."""
+    """Network and images in memory format channels_last, for convolutions on a CPU, or on a GPU in bf16 or fp16."""
     device: str = "auto"
     """auto (an accelerator if there is one), cpu, cuda or cuda:INDEX."""
     evaluate_every: int = 1
