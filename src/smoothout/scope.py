@@ -171,8 +171,9 @@ class Scope:
 
     def _tell_autograd(self) -> None:
         """DTensors, and what was gathered from them, have versions of their own, which no write to a shard raises."""
-        written = [weight.parameter for weight in self._sharded]
-        torch.autograd.graph.increment_version([*written, *gathering.gathered(self._gathering)])
+        if self._sharded:
+            written = [weight.parameter for weight in self._sharded]
+            torch.autograd.graph.increment_version([*written, *gathering.gathered(self._gathering)])
 
     def _follow(self) -> None:
         """Select again if parameters were added, removed, frozen, unfrozen, moved or cast."""
@@ -325,16 +326,14 @@ class Block:
             >>> smoother.step()
         """
         copies = _checks.whole("copies", copies, at_least=1, below=2**32 - self._draw + 1)
-        if self._smoother._open is not self:
-            self._refuse_left()
+        self._refuse_left()
         return self._each(items, copies)
 
     def _each(self, items: Iterable[Item], copies: int) -> Iterator[Item]:
         stream = self._smoother._last_stream
         for item in items:
             for copy in range(copies):
-                if self._smoother._open is not self:
-                    self._refuse_left()
+                self._refuse_left()
                 if self._shown:
                     if copy == 0:
                         stream = self._next_stream()
@@ -351,11 +350,12 @@ class Block:
             return self._stream
         return _checks.whole("stream", self._smoother._last_stream + self._step, at_least=0, below=2**32)
 
-    def _refuse_left(self) -> NoReturn:
-        raise RuntimeError(
-            f"each() of the perturbed() block made at {self.place}, which is not open; expected to be inside it. "
-            f"Write `with smoother.perturbed() as noise:` around `for item in noise.each(items):`."
-        )
+    def _refuse_left(self) -> None:
+        if self._smoother._open is not self:
+            raise RuntimeError(
+                f"each() of the perturbed() block made at {self.place}, which is not open; expected to be inside it. "
+                f"Write `with smoother.perturbed() as noise:` around `for item in noise.each(items):`."
+            )
 
     def _draw_stream(self, stream: int, draw: int) -> None:
         """Let the weights carry the noise of a stream; where nothing is held, they are clean (or never denoised)."""
@@ -372,17 +372,12 @@ class Block:
         self._versions_inside = smoother._versions()
 
     def _advance(self, stream: int, draw: int) -> None:
-        """Go on to another draw: in the place of the present one, or, where that cannot be, as another block would.
-
-        What a ghost batch has filled the caches with makes each call here five times as long: there are few.
-        """
+        """Go on to another draw: in the place of the present one, or, where that cannot be, as another block would."""
         smoother = self._smoother
-        if smoother._gathering:
-            smoother._reshard()
+        smoother._reshard()
         noisy = smoother._noisy() and not smoother._clean(stream)
         if self._held and noisy and smoother._in_place():
-            if smoother._versions() != self._versions_inside:
-                self._refuse_written(True)
+            self._refuse_written(True)
             smoother._last_stream = stream
             smoother._blocks += 1
             smoother._displace_anew(stream, draw, self._sign)
@@ -464,8 +459,7 @@ class Block:
     def _announce(self) -> None:
         """Tell all that keep something of the weights that these have changed."""
         self._forget_casts()
-        if self._smoother._sharded:
-            self._smoother._tell_autograd()
+        self._smoother._tell_autograd()
 
     @staticmethod
     def _forget_casts() -> None:

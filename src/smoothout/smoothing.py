@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import operator
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -477,7 +476,7 @@ class SmoothOut(Scope):
 
     def _in_place(self) -> bool:
         # Kernels write to addresses, whose memory they keep alive; torch's copies look for themselves.
-        return not any(map(_shifted, self._fused))
+        return not any(kernel.shifted() for kernel in self._fused)
 
     def _take(self) -> None:
         for kernel in self._fused:
@@ -522,9 +521,6 @@ def _share(value: float) -> Fraction:
     if value >= 1:
         raise ValueError(f"clean_share is {value}; expected a share below 1, such as 0.5. For no noise use strength 0.")
     return Fraction(value).limit_denominator(1000)
-
-
-_shifted = operator.methodcaller("shifted")  # asked at every draw
 
 
 class _Options(TypedDict, total=False):

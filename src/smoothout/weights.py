@@ -147,10 +147,7 @@ def tree(modules: Sequence[nn.Module]) -> list[int]:
 
     Every block looks twice, so that there is no loop in Python here.
     """
-    try:
-        return list(map(id, chain.from_iterable(map(dict.values, chain.from_iterable(map(_held, modules))))))
-    except TypeError:  # a ScriptModule's are no dicts
-        return list(map(id, chain.from_iterable(map(_values, chain.from_iterable(map(_held, modules))))))
+    return list(map(id, chain.from_iterable(map(_values, chain.from_iterable(map(_held, modules))))))
 
 
 def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:

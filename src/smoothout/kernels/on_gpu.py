@@ -39,7 +39,8 @@ class FusedOnGPU(Fused):
         first = self._parameters[0]
         self._device = first.device
         # Triton launches on the current device, of which there may be but one.
-        self._current: Any = torch.cuda.device(first.device) if torch.cuda.device_count() > 1 else nullcontext()
+        many = first.is_cuda and torch.cuda.device_count() > 1
+        self._current: Any = torch.cuda.device(first.device) if many else nullcontext()
         self._units = rows(self._parameters, scale)
         self._ordinals = [weight.ordinal for weight in weights]
         self._taken = torch.zeros(len(self._units), dtype=torch.int32, device=self._device)
